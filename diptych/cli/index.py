@@ -1,0 +1,72 @@
+"""``diptych index``: make the index that a model answers from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.cli.common import DEFAULT_STORE, ModelType, StoreOption, console, extra, told_plainly
+
+app = typer.Typer(help="Build indexes of photos and captions.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps ``build`` a subcommand while it is the only one."""
+
+
+@app.command()
+def build(
+    img_dir: Annotated[Path, typer.Option("--img-dir", "--img_dir", help="The folder of photos, or a data set's root.")],
+    cap_file: Annotated[
+        Path | None, typer.Option("--cap-file", "--cap_file", help="Captions, when they do not lie where they are looked for.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A published model, NAME/VERSION (default: the one being served).")
+    ] = None,
+    ckpt: Annotated[Path | None, typer.Option(help="Instead of --model: a model artifact's folder, published first.")] = None,
+    vocab: Annotated[Path | None, typer.Option(help="Checked against the model's own vocabulary.")] = None,
+    index_dir: Annotated[
+        Path, typer.Option("--index-dir", "--index_dir", help="Working folder; a build that was cut off goes on here.")
+    ] = Path(".diptych/build"),
+    batch_size: Annotated[int, typer.Option("--batch-size", "--batch_size", min=1)] = 32,
+    model_type: Annotated[
+        ModelType, typer.Option("--model-type", "--model_type", help="cross makes sure that the model can rerank.")
+    ] = ModelType.dual,
+    name: Annotated[str, typer.Option(help="The index's name in the store.")] = "photos",
+    activate: Annotated[bool, typer.Option(help="Serve the new index, with its model, at once.")] = True,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Embed photos and captions with a published model and publish the index. What is already there is not done again."""
+    with extra("train"):
+        from shared.artifacts import ArtifactError, ArtifactStore, Ref
+        from training import index_build as job
+        from training.data.captioned import DataError
+    with told_plainly(ArtifactError, DataError, OSError):
+        shelf = ArtifactStore(store)
+        if ckpt is not None:
+            published = shelf.publish(ckpt)
+            chosen = Ref.parse(published.ref)
+        elif model is not None:
+            chosen = Ref.parse(model)
+        elif (current := shelf.current()) is not None:
+            chosen = Ref.parse(current.model)
+        else:
+            raise ArtifactError("no model is published: give --ckpt FOLDER, or diptych publish one first")
+        if model_type is ModelType.cross and not shelf.model(chosen).has_reranker:
+            raise ArtifactError(f"model {chosen} has no reranker; use --model-type dual or a model trained with one")
+        if vocab is not None:
+            job.check_vocabulary(shelf.path("model", chosen), vocab)
+        built = job.build(
+            shelf,
+            chosen,
+            job.photos_in(img_dir, cap_file),
+            index_dir / f"{name}-{shelf.model(chosen).fingerprint[:12]}",
+            name=name,
+            batch_size=batch_size,
+            activate=activate,
+            console=console,
+        )
+        console.print(f"index {built} " + ("is being served" if activate else "is published"), highlight=False)

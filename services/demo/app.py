@@ -1,0 +1,86 @@
+"""The demo service: the page, mounted into the shell that every service wears. It calls only the gateway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.demo.search import Search
+from services.demo.settings import DemoSettings
+from shared.client import AsyncClient
+from shared.http import create_app, run
+from shared.telemetry import ASGIApp, Message, Receive, Scope, Send
+
+_FORM_OVERHEAD = 64 * 1024
+# The browser is held to what the page promises: nothing is fetched from, or sent to, anywhere but here.
+_POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
+)
+
+
+class ContentPolicyMiddleware:
+    """Adds the Content-Security-Policy to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"content-security-policy", _POLICY)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+async def _no_problems() -> list[str]:
+    # A gateway that is away does not make the demo unready: the page is what tells people about it.
+    return []
+
+
+def create(settings: DemoSettings) -> FastAPI:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    import gradio as gr
+
+    from services.demo import page
+
+    client = AsyncClient(settings.gateway_url, timeout=settings.timeout_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    app = create_app(
+        "demo",
+        _no_problems,
+        max_body_bytes=settings.max_upload_bytes + _FORM_OVERHEAD,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.add_middleware(ContentPolicyMiddleware)
+    return gr.mount_gradio_app(
+        app,
+        page.build(Search(client), settings.examples, settings.max_results),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=settings.max_upload_bytes,
+        theme=page.theme(),
+        css=page.CSS,
+        head=page.HEAD,
+    )
+
+
+def main() -> None:
+    settings = DemoSettings()
+    run("demo", create(settings), settings)

@@ -1,0 +1,71 @@
+"""Answers and failures as HTML. Every text from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from shared.client import DiptychError
+from shared.schemas import CaptionResult, ImageToTextResponse, ModelsResponse, ModelType, TextToImageResponse
+
+
+def hint(sentence: str) -> str:
+    return f'<p class="hint">{escape(sentence)}</p>'
+
+
+def problem(error: DiptychError) -> str:
+    """What went wrong, what to do, and the id under which the services logged it."""
+    trace = f' <span class="trace">Request {escape(error.request_id)}</span>' if error.request_id else ""
+    return f'<div class="problem" role="alert"><b>{escape(error.title)}.</b> {escape(_sentence(error.detail))}{trace}</div>'
+
+
+def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -> str:
+    """One line about an answer: how many results, by which versions, how long each stage took."""
+    count = len(found.results)
+    noun = "picture" if isinstance(found, TextToImageResponse) else "caption"
+    parts = [
+        f"{count} {noun}{'' if count == 1 else 's'}",
+        f"model {found.model_version}",
+        f"index {found.index_version}",
+        _timings(found.timings_ms) + (" · from the cache" if found.cached else ""),
+    ]
+    line = "".join(f"<span>{escape(part)}</span>" for part in parts if part)
+    notice = ""
+    if found.degraded:
+        notice = (
+            f'<div class="notice" role="status">The {escape(asked)} model could not be had just now: '
+            f"these results are ranked by the {escape(found.model_type)} model.</div>"
+        )
+    return f'{notice}<p class="answer">{line}</p>'
+
+
+def captions(results: Sequence[CaptionResult]) -> str:
+    """A ranked list, each caption over a bar as long as its score."""
+    items = "".join(
+        f'<li><span class="caption">{escape(found.caption)}</span><span class="score">{found.score:.0%}</span>'
+        f'<span class="bar"><span style="width:{100 * min(max(found.score, 0.0), 1.0):.1f}%"></span></span></li>'
+        for found in results
+    )
+    return f'<ol class="captions">{items}</ol>'
+
+
+def collection(served: ModelsResponse) -> str:
+    """What there is to search in."""
+    index = next((index for index in served.indexes if index.ref == served.index), None)
+    if index is None:
+        return hint("No photos are indexed yet.")
+    images, texts = (index.collections.get(name, 0) for name in ("images", "captions"))
+    return f'<p class="hint">Searching <b>{images:,}</b> pictures and <b>{texts:,}</b> captions</p>'
+
+
+def _timings(milliseconds: dict[str, float]) -> str:
+    """``total 41 ms (embed 12, search 1, rerank 28)``, whatever the stages are called."""
+    stages = {name: value for name, value in milliseconds.items() if name != "total"}
+    listed = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
+    if "total" not in milliseconds:
+        return f"{listed} ms" if listed else ""
+    return f"{milliseconds['total']:.0f} ms" + (f" ({listed})" if listed else "")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,90 @@
+"""What the page does: asks the gateway, and turns answers and failures into what its components show."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from services.demo import render
+from shared.client import AsyncClient, DiptychError
+from shared.schemas import ModelType
+
+THUMBNAIL_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo of the collection, small enough to show, with a line of text."""
+
+    image_id: str
+    image: Image.Image
+    caption: str
+
+    @property
+    def pair(self) -> tuple[Image.Image, str]:
+        return self.image, self.caption
+
+
+class Search:
+    """The page's actions. None of them raises for a gateway that is away or refuses: the sentence is in the HTML."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def collection(self) -> str:
+        """HTML: what is being searched, and with which model."""
+        try:
+            return render.collection(await self._client.models())
+        except DiptychError as error:
+            return render.problem(error)
+
+    async def pictures(self, text: str, model_type: ModelType, k: int) -> tuple[list[tuple[Image.Image, str]], str]:
+        """Photos that match the text, best first, and the HTML of the line above them."""
+        if not text.strip():
+            return [], render.hint("Type what the picture should show, or choose an example.")
+        try:
+            answer = await self._client.text_to_image(text, k=int(k), model_type=model_type)
+            shown = [(found.image_id, f"{found.score:.0%} · {found.image_name}") for found in answer.results]
+            pictures = await self._thumbnails(shown)
+        except DiptychError as error:
+            return [], render.problem(error)
+        return [picture.pair for picture in pictures], render.answer(answer, model_type)
+
+    async def captions(self, path: str | None, model_type: ModelType, k: int) -> tuple[str, str]:
+        """The HTML of the captions that match the uploaded file, and of the line above them."""
+        if path is None:
+            return "", render.hint("Drop, paste or take a picture, or choose one of the collection.")
+        try:
+            answer = await self._client.image_to_text(Path(path), k=int(k), model_type=model_type)
+        except DiptychError as error:
+            return "", render.problem(error)
+        return render.captions(answer.results), render.answer(answer, model_type)
+
+    async def samples(self, texts: Sequence[str]) -> list[Picture]:
+        """The best photo for each text, each photo once. Empty when the gateway cannot be asked."""
+        try:
+            answers = await asyncio.gather(*(self._client.text_to_image(text, k=1) for text in texts))
+            best = {found.image_id: found.image_name for answer in answers for found in answer.results}
+            return await self._thumbnails(list(best.items()))
+        except DiptychError:
+            return []
+
+    async def _thumbnails(self, shown: Sequence[tuple[str, str]]) -> list[Picture]:
+        """The photos by id and caption. One that cannot be had (its file was deleted) is left out."""
+
+        async def fetch(image_id: str, caption: str) -> Picture | None:
+            try:
+                data = await self._client.thumbnail(image_id, THUMBNAIL_SIZE)
+            except DiptychError as error:
+                if error.status == 404:
+                    return None
+                raise
+            return Picture(image_id, Image.open(io.BytesIO(data)), caption)
+
+        fetched = await asyncio.gather(*(fetch(image_id, caption) for image_id, caption in shown))
+        return [picture for picture in fetched if picture is not None]

@@ -1,0 +1,149 @@
+"""The shell that every service wears: problem+json, request ids, health, metrics, a body limit and a graceful stop."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from shared.problems import MEDIA_TYPE, Problem
+from shared.schemas import ReadyResponse
+from shared.settings import ServiceSettings
+from shared.telemetry import (
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    TelemetryMiddleware,
+    configure_logging,
+    log,
+    request_id,
+)
+
+Problems = Callable[[], Awaitable[list[str]]]
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.document(request_id()), problem.status, problem.headers, MEDIA_TYPE)
+
+
+class BodyLimitMiddleware:
+    """Refuses a body over ``limit`` bytes before it is read into memory, whether or not its length was declared."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        too_large = Problem(
+            "body-too-large", f"the request body is over the limit of {self._limit} bytes; send less at a time"
+        )
+        declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            return await problem_response(too_large)(scope, receive, send)
+        seen = 0
+        started = False
+
+        async def counted_receive() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise too_large
+            return message
+
+        async def watched_send(message: Message) -> None:
+            # A parser may turn the refusal into an error of its own; ours is the one that the caller should see.
+            nonlocal started
+            if seen <= self._limit:
+                started = True
+                await send(message)
+
+        try:
+            await self._app(scope, counted_receive, watched_send)
+        except Exception:
+            if seen <= self._limit:
+                raise
+        if seen > self._limit and not started:
+            await problem_response(too_large)(scope, receive, send)
+
+
+def create_app(
+    service: str, problems: Problems, *, max_body_bytes: int, title: str | None = None, **fastapi_options: Any
+) -> FastAPI:
+    """A FastAPI application with everything but its own routes.
+
+    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready.
+    """
+    app = FastAPI(title=title or f"Diptych {service}", **fastapi_options)
+    app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes)
+    app.add_middleware(TelemetryMiddleware, service=service)
+
+    @app.exception_handler(Problem)
+    async def on_problem(_request: Request, problem: Problem) -> JSONResponse:
+        return problem_response(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [
+            {"field": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
+        ]
+        detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+        return problem_response(Problem("invalid-request", detail, errors=faults))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 404:
+            return problem_response(Problem("not-found", f"no route {request.url.path}; see /docs"))
+        if error.status_code == 405:
+            return problem_response(Problem("method-not-allowed", f"{request.url.path} does not take {request.method}"))
+        return problem_response(Problem("invalid-request", str(error.detail)))
+
+    @app.exception_handler(Exception)
+    async def on_crash(_request: Request, error: Exception) -> JSONResponse:
+        log.error("unhandled", exc_info=error)
+        return problem_response(Problem("internal-error", "the failure was logged under this request id"))
+
+    @app.get("/health/live", tags=["health"], summary="The process is up")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get(
+        "/health/ready",
+        tags=["health"],
+        summary="Requests would be answered",
+        responses={503: {"model": ReadyResponse}},
+    )
+    async def ready(response: Response) -> ReadyResponse:
+        found = await problems()
+        response.status_code = 503 if found else 200
+        return ReadyResponse(ready=not found, problems=found)
+
+    @app.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def run(service: str, app: FastAPI, settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight."""
+    configure_logging(service, settings.log_level, settings.log_format)
+    log.info("starting", host=settings.host, port=settings.port)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )

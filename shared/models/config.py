@@ -1,0 +1,65 @@
+"""What it takes to build the modules again: kept in the manifest, hashed into the fingerprint."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageTowerConfig(_Config):
+    """``library`` and ``backbone`` name a torchvision or timm architecture; ``mean``/``std`` are on the 0..1 scale.
+
+    The backbone's grid is averaged down to at most ``grid`` x ``grid`` tokens, then passes ``layers`` attention layers.
+    """
+
+    library: Literal["timm", "torchvision"] = "timm"
+    backbone: str = "tf_efficientnet_lite2"
+    size: int = Field(224, ge=32)
+    mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
+    std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
+    grid: int = Field(7, ge=1)
+    width: int = 512
+    layers: int = 1
+    heads: int = 8
+    dropout: float = 0.1
+
+
+class TextTowerConfig(_Config):
+    """``bert``: a pretrained encoder, ``bert`` holding its transformers config. ``transformer`` and ``gru``: from scratch,
+    on ``vocab_size`` words, ``width`` wide."""
+
+    kind: Literal["bert", "transformer", "gru"] = "bert"
+    max_length: int = Field(48, ge=4)
+    vocab_size: int = 30522
+    width: int = 384
+    layers: int = 4
+    heads: int = 6
+    dropout: float = 0.1
+    bert: dict[str, Any] = Field(default_factory=dict)
+
+
+class TowersConfig(_Config):
+    embedding_dim: int = Field(512, ge=1)
+    token_dim: int = Field(128, ge=1)
+    image: ImageTowerConfig = ImageTowerConfig()
+    text: TextTowerConfig = TextTowerConfig()
+
+
+class RerankerConfig(_Config):
+    """``width`` is the seed's ``--embed_dim``."""
+
+    token_dim: int = 128
+    width: int = 256
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.1
+
+
+class DiptychConfig(_Config):
+    towers: TowersConfig = TowersConfig()
+    reranker: RerankerConfig | None = None

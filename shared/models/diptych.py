@@ -1,0 +1,101 @@
+"""The whole model: two towers that never meet, and a reranker where they do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from shared.artifacts import ArtifactError, ModelManifest, read_manifest
+from shared.artifacts.manifest import TOWERS
+from shared.models.config import DiptychConfig, TowersConfig
+from shared.models.image_tower import ImageTower
+from shared.models.reranker import Reranker
+from shared.models.text_tower import TextTower
+
+RERANKER = "reranker.safetensors"
+SCALE_SUFFIX = ".scale"
+
+
+class Towers(nn.Module):
+    """The dual encoder. ``log_scale`` is the logarithm of the inverse temperature (Radford et al., 2021)."""
+
+    def __init__(self, config: TowersConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = ImageTower(config.image, config.embedding_dim, config.token_dim)
+        self.text = TextTower(config.text, config.embedding_dim, config.token_dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, H, W, 3) -> embedding (B, D), tokens (B, N, d)."""
+        hidden = self.image.hidden(self.image.grid_features(pixels))
+        return self.image.embed(hidden), self.image.tokens(hidden)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 ids and mask (B, T) -> embedding (B, D), tokens (B, T, d)."""
+        hidden = self.text.hidden(ids, mask)
+        return self.text.embed(hidden, mask), self.text.tokens(hidden)
+
+
+class Diptych(nn.Module):
+    """Towers and, when there is one, the reranker."""
+
+    def __init__(self, towers: Towers, reranker: Reranker | None = None) -> None:
+        super().__init__()
+        self.towers = towers
+        self.reranker = reranker
+
+    @staticmethod
+    def build(config: DiptychConfig) -> Diptych:
+        """With fresh weights."""
+        return Diptych(Towers(config.towers), Reranker(config.reranker) if config.reranker else None)
+
+    @property
+    def config(self) -> DiptychConfig:
+        return DiptychConfig(
+            towers=self.towers.config, reranker=self.reranker.config if self.reranker is not None else None
+        )
+
+    def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.towers.encode_image(pixels)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.towers.encode_text(ids, mask)
+
+
+def load(directory: Path) -> Diptych:
+    """Build an artifact's modules and fill them, in float32 and evaluation mode.
+
+    Raises :class:`ArtifactError` when the weights do not fit the architecture in the manifest.
+    """
+    manifest = cast(ModelManifest, read_manifest(directory))
+    model = Diptych.build(DiptychConfig.model_validate(manifest.config))
+    parts: list[tuple[nn.Module, str]] = [(model.towers, TOWERS)]
+    if model.reranker is not None:
+        parts.append((model.reranker, RERANKER))
+    for module, name in parts:
+        try:
+            module.load_state_dict(_read(directory / name))
+        except RuntimeError as error:
+            raise ArtifactError(f"{directory / name} does not fit the architecture in its manifest: {error}") from error
+    return model.eval()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Stored weights as float32; an int8 table is multiplied by its rows' scales."""
+    stored = load_file(path)
+    weights: dict[str, Tensor] = {}
+    for key, value in stored.items():
+        if key.endswith(SCALE_SUFFIX) and key.removesuffix(SCALE_SUFFIX) in stored:
+            continue
+        scale = stored.get(key + SCALE_SUFFIX)
+        if scale is not None:
+            weights[key] = value.float() * scale.float()[:, None]
+        else:
+            weights[key] = value.float() if value.is_floating_point() else value
+    return weights

@@ -1,0 +1,122 @@
+"""The image tower: a convolutional or transformer backbone, attention over its grid, one vector and a few tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from shared.models.config import ImageTowerConfig
+
+
+class Backbone(nn.Module):
+    """Any torchvision or timm classifier without its head: normalised pixels (B, 3, S, S) -> grid (B, C, h, w)."""
+
+    def __init__(self, library: str, name: str, size: int) -> None:
+        super().__init__()
+        if library == "timm":
+            # Only a transformer is told the size; a convolutional network takes any.
+            sized = {"img_size": size} if "vit" in name or "swin" in name else {}
+            self.body = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **sized)
+            self.prefix_tokens = int(getattr(self.body, "num_prefix_tokens", 0))
+        else:
+            self.body = _without_head(torchvision.models.get_model(name, weights=None))
+            self.prefix_tokens = 1 if name.startswith("vit") else 0
+        was_training = self.training
+        with torch.no_grad():
+            _, self.channels, *grid = self.eval()(torch.zeros(1, 3, size, size)).shape
+        self.train(was_training)
+        self.grid: tuple[int, int] = (grid[0], grid[1])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.body.forward_features(pixels) if hasattr(self.body, "forward_features") else self.body(pixels)
+        if isinstance(features, dict):
+            features = next(iter(features.values()))
+        if features.ndim == 3:  # a transformer's (B, prefix + h * w, C)
+            features = features[:, self.prefix_tokens :]
+            side = math.isqrt(features.shape[1])
+            features = features.transpose(1, 2).unflatten(2, (side, side))
+        elif getattr(self.body, "output_fmt", "NCHW") == "NHWC":
+            features = features.permute(0, 3, 1, 2)
+        return cast(Tensor, features)
+
+
+def _without_head(model: nn.Module) -> nn.Module:
+    """A torchvision classifier up to its last grid. Raises ValueError for a shape we do not know."""
+    if isinstance(features := getattr(model, "features", None), nn.Module):
+        return features
+    if hasattr(model, "layer4"):
+        return nn.Sequential(*(child for name, child in model.named_children() if name not in ("avgpool", "fc")))
+    if hasattr(model, "encoder"):
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        return cast(nn.Module, create_feature_extractor(model, ["encoder.ln"]))
+    raise ValueError(f"{type(model).__name__} has no grid of features that we know how to find; try the timm one")
+
+
+class ImageTower(nn.Module):
+    """Pixels -> ``hidden`` (B, N, width) -> embedding (B, D) and tokens (B, N, d).
+
+    ``grid_features`` alone needs the backbone, so its output can be cached when the backbone is frozen.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ImageTowerConfig, embedding_dim: int, token_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.library, config.backbone, config.size)
+        self.side = min(config.grid, *self.backbone.grid)
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.input = nn.Sequential(nn.Linear(self.backbone.channels, config.width), nn.LayerNorm(config.width))
+        self.position = nn.Parameter(torch.randn(self.side**2, config.width) * 0.02)
+        self.attention = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                config.width,
+                config.heads,
+                2 * config.width,
+                config.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.pool = nn.Linear(config.width, 1)
+        self.projection = nn.Linear(config.width, embedding_dim)
+        self.token_projection = nn.Linear(config.width, token_dim)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float (B, 3, H, W)."""
+        return (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+    def grid_features(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> (B, N, C)."""
+        grid = self.backbone(self.normalise(pixels))
+        if grid.shape[-1] > self.side:
+            grid = F.adaptive_avg_pool2d(grid, self.side)
+        return cast(Tensor, grid.flatten(2).transpose(1, 2))
+
+    def hidden(self, grid: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, width)."""
+        hidden = self.input(grid) + self.position
+        for layer in self.attention:
+            hidden = layer(hidden)
+        return cast(Tensor, self.norm(hidden))
+
+    def embed(self, hidden: Tensor) -> Tensor:
+        """(B, N, width) -> unit vectors (B, D): a learned weight per place, softmax over the grid."""
+        weights = self.pool(hidden).softmax(dim=1)
+        return F.normalize(self.projection((weights * hidden).sum(dim=1)), dim=-1)
+
+    def tokens(self, hidden: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, d)."""
+        return cast(Tensor, self.token_projection(hidden))

@@ -1,0 +1,77 @@
+"""The cross-attention reranker: words look at the grid, and a matching head says whether they found what they name.
+
+The shape is that of ALBEF's multimodal encoder (Li et al., 2021, https://arxiv.org/abs/2107.07651), on compact tokens.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from shared.models.config import RerankerConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention of ``queries`` (B, Q, W) over ``context`` (B, K, W)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``mask`` (B, K) is true where a context token is real."""
+        q = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q, W/h)
+        k, v = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, h, K, W/h)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, h, Q, K)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], -1e4)
+        return cast(Tensor, self.output((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)))
+
+
+class Block(nn.Module):
+    """Words attend to words, then to the picture, then think it over."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.words = Attention(width, heads)
+        self.picture = Attention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:
+        words = self.norms[0](text)
+        text = text + self.dropout(self.words(words, words, mask))
+        text = text + self.dropout(self.picture(self.norms[1](text), image))
+        return cast(Tensor, text + self.dropout(self.mlp(self.norms[2](text))))
+
+
+class Reranker(nn.Module):
+    """Matching logits for pairs: text tokens (B, T, d) with a mask (B, T), image tokens (B, N, d) -> (B,)."""
+
+    def __init__(self, config: RerankerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_input = nn.Sequential(nn.LayerNorm(config.token_dim), nn.Linear(config.token_dim, config.width))
+        self.image_input = nn.Sequential(
+            nn.LayerNorm(config.token_dim), nn.Linear(config.token_dim, config.width), nn.LayerNorm(config.width)
+        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.match = nn.Linear(2 * config.width, 1)
+
+    def forward(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+        text = self.text_input(text_tokens)
+        image = self.image_input(image_tokens)
+        for block in self.blocks:
+            text = block(text, text_mask, image)
+        text = self.norm(text)
+        weights = text_mask.unsqueeze(-1).to(text.dtype)
+        mean = (text * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        # The first token sums the sentence up; the mean keeps a single word that found nothing from being outvoted.
+        return cast(Tensor, self.match(torch.cat([text[:, 0], mean], dim=-1)).squeeze(-1))

@@ -1,0 +1,118 @@
+"""What crosses HTTP as JSON: the gateway's public answers, and the status documents by which it pairs its neighbours."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+ModelType = Literal["dual", "cross"]
+
+
+class ImageResult(BaseModel):
+    """One picture found for a text."""
+
+    image_path: str = Field(
+        description="Path on the gateway that serves the photo.", examples=["/images/5f2c0a9be1d34c77"]
+    )
+    image_name: str = Field(examples=["chelsea.png"])
+    score: float = Field(description="Estimated probability of being a match, 0 to 1.")
+    image_id: str
+    thumbnail_path: str
+
+
+class CaptionResult(BaseModel):
+    """One caption found for a picture."""
+
+    caption: str
+    score: float = Field(description="Estimated probability of being a match, 0 to 1.")
+    caption_id: str
+    image_id: str | None = Field(None, description="The picture that this caption was written for.")
+
+
+class Answer(BaseModel):
+    """What every search answers beside its results."""
+
+    model_type: ModelType = Field(description="The model that ranked the results (dual when degraded).")
+    model_version: str = Field(examples=["flickr8k/1"])
+    index_version: str = Field(examples=["gallery/1"])
+    degraded: bool = Field(False, description="True when reranking was asked for and could not be had.")
+    cached: bool = False
+    timings_ms: dict[str, float] = Field(default_factory=dict, description="Milliseconds per stage.")
+
+
+class TextToImageResponse(Answer):
+    query: str
+    results: list[ImageResult]
+
+
+class ImageToTextResponse(Answer):
+    query_image: str = Field(description="The upload's file name.")
+    results: list[CaptionResult]
+
+
+class Calibration(BaseModel):
+    """Turns a raw score into a probability of being a match: ``sigmoid(scale * raw + bias)`` (Platt, 1999)."""
+
+    scale: float = 1.0
+    bias: float = 0.0
+
+
+class Scoring(BaseModel):
+    """Raw dual score: cosine. Raw cross score: ``logit + similarity_weight * cosine``."""
+
+    dual: Calibration = Calibration()
+    cross: Calibration = Calibration()
+    similarity_weight: float = 1.0
+
+
+class ServedModel(BaseModel):
+    """A model version that an encoder has in memory. ``ref`` is ``name/version``."""
+
+    ref: str
+    fingerprint: str
+    embedding_dim: int
+    token_dim: int
+    has_reranker: bool
+    scoring: Scoring
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+
+class EncoderStatus(BaseModel):
+    """``current`` is the version the store points to and that is loaded; older ones are kept for a while."""
+
+    engine: str
+    current: str | None
+    models: list[ServedModel]
+    problem: str | None = Field(None, description="Why the version the store points to is not being served.")
+
+
+class ServedIndex(BaseModel):
+    """An index version in memory. ``collections`` maps a collection to its number of items."""
+
+    ref: str
+    fingerprint: str
+    embedding_dim: int
+    collections: dict[str, int]
+
+
+class IndexStatus(BaseModel):
+    current: str | None
+    indexes: list[ServedIndex]
+    problem: str | None = None
+
+
+class ModelsResponse(BaseModel):
+    """``GET /models`` on the gateway."""
+
+    current: str | None
+    index: str | None
+    models: list[ServedModel]
+    indexes: list[ServedIndex]
+
+
+class ReadyResponse(BaseModel):
+    """``GET /health/ready``: 200 when ``ready``, 503 otherwise, with a sentence for each thing that is missing."""
+
+    ready: bool
+    problems: list[str] = Field(default_factory=list)

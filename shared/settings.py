@@ -1,0 +1,38 @@
+"""What every service's settings share. Each service derives its own class and prefix; only its entry point builds one
+from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Read from ``DIPTYCH_<SERVICE>_*``; log settings and the artifact store also from plain ``DIPTYCH_*``."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65535)
+    drain_seconds: float = Field(10.0, ge=0, description="How long a stop waits for requests in flight.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias=AliasChoices("DIPTYCH_LOG_LEVEL", "log_level")
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", validation_alias=AliasChoices("DIPTYCH_LOG_FORMAT", "log_format")
+    )
+
+
+class StoreSettings(ServiceSettings):
+    """For the services that read artifacts (encoder and index)."""
+
+    store: Path = Field(
+        Path(".diptych/store"),
+        validation_alias=AliasChoices("DIPTYCH_STORE", "store"),
+        description="The artifact store that holds current.json.",
+    )
+    poll_seconds: float = Field(1.0, gt=0, description="How often current.json is looked at.")
+    retire_seconds: float = Field(30.0, ge=0, description="How long a replaced version goes on answering.")

@@ -1,0 +1,73 @@
+"""What a finished job leaves for the next one: float32 weights, the architecture, the tokenizer, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from shared.models import Diptych, DiptychConfig
+from shared.schemas import Scoring
+from training.data import vocabulary
+
+WEIGHTS, RECORD, TOKENIZER, VOCABULARY = "model.safetensors", "checkpoint.json", "tokenizer.json", "vocab.json"
+
+
+class CheckpointError(Exception):
+    """The folder holds no finished training run, or a damaged one."""
+
+
+@dataclass
+class Checkpoint:
+    """``metrics`` are dev figures by stage, ``training`` the options of each stage, ``scoring`` the fitted calibration."""
+
+    model: Diptych
+    tokenizer: Tokenizer
+    words: Mapping[str, int] | None = None
+    scoring: Scoring = field(default_factory=Scoring)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / WEIGHTS)
+        self.tokenizer.save(str(folder / TOKENIZER))
+        if self.words is not None:
+            vocabulary.save(self.words, folder / VOCABULARY)
+        record = {
+            "config": self.model.config.model_dump(mode="json"),
+            "scoring": self.scoring.model_dump(),
+            "metrics": self.metrics,
+            "training": self.training,
+        }
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> Checkpoint:
+        """Raises :class:`CheckpointError`."""
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            model = Diptych.build(DiptychConfig.model_validate(record["config"]))
+            model.load_state_dict(load_file(folder / WEIGHTS))
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"{folder} does not hold a finished training run: {error}") from error
+        path = folder / VOCABULARY
+        return Checkpoint(
+            model.eval(),
+            tokenizer,
+            vocabulary.load(path) if path.exists() else None,
+            Scoring.model_validate(record["scoring"]),
+            record["metrics"],
+            record["training"],
+        )
+
+
+def describe(options: object) -> dict[str, Any]:
+    """A job's options as the record keeps them: no paths, no device, nothing of the machine it ran on."""
+    return {k: v for k, v in vars(options).items() if not isinstance(v, Path) and k != "device"}

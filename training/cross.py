@@ -1,0 +1,249 @@
+"""Train the cross-attention reranker on the token features of a finished dual encoder, against hard negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from shared.artifacts import ImagePreprocessing
+from shared.models import Reranker, RerankerConfig, Towers
+from training import photos
+from training.captions import Captions
+from training.checkpoint import Checkpoint, CheckpointError, describe
+from training.data import layouts
+from training.data.captioned import CaptionedImages
+from training.distributed import World, world
+from training.losses import matching_loss
+from training.metrics import DirectionMetrics, image_to_text_ranks, text_to_image_ranks
+from training.trainer import Batch, Metrics, Schedule, Trainer
+
+Float16 = npt.NDArray[np.float16]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CrossOptions:
+    """``embed_dim`` is the reranker's width. ``negatives`` per list are drawn from the ``hardest`` nearest wrong items."""
+
+    data: Path
+    dual: Path
+    out: Path
+    epochs: int = 15
+    batch_size: int = 48
+    lr: float = 5e-4
+    embed_dim: int = 256
+    layers: int = 2
+    device: str = "auto"
+    warmup: int = 100
+    weight_decay: float = 0.05
+    negatives: int = 4
+    hardest: int = 48
+    dropout: float = 0.1
+    seed: int = 0
+    amp: bool = True
+
+
+def train(options: CrossOptions, console: Console) -> Metrics:
+    """Run the job; leave a checkpoint of towers and reranker in ``out``, ready to export."""
+    if options.out.resolve() == options.dual.resolve():
+        raise CheckpointError("--out must be another folder than --dual: the dual encoder's run is kept as it is")
+    with world(options.device) as peers:
+        return _train(options, peers, console)
+
+
+@dataclass(frozen=True)
+class _Features:
+    """A split as the frozen towers see it. ``image`` (photos, views, N, W), ``text`` (captions, T, W') before the token
+    projections; ``similarity`` (photos, captions) cosines of the photos as they are."""
+
+    captions: Captions
+    image: Float16
+    text: Float16
+    similarity: npt.NDArray[np.float32]
+
+
+def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
+    checkpoint = Checkpoint.load(options.dual)
+    towers = checkpoint.model.towers.to(peers.device).eval()
+    heads = (4, 8, 2, 1)
+    torch.manual_seed(options.seed)
+    reranker = Reranker(
+        RerankerConfig(
+            token_dim=towers.config.token_dim,
+            width=options.embed_dim,
+            layers=options.layers,
+            heads=next(h for h in heads if options.embed_dim % h == 0),
+            dropout=options.dropout,
+        )
+    )
+    cache = options.out / "cache" if peers.size == 1 else options.out / f"cache-{peers.rank}"
+    data, dev = (layouts.load(options.data, split) for split in ("train", "dev"))
+    train_set = _features(checkpoint, data, 2, cache, peers, console)
+    dev_set = _features(checkpoint, dev, 1, cache, peers, console)
+    images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
+    objective = _Objective(towers, reranker)
+
+    def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        rows = np.asarray(batch)
+        caption = train_set.captions.draw(rows, 1, rng)[:, 0]  # (B,)
+        wrong_images = _draw(images_for[caption], options.negatives, rng)  # (B, M)
+        wrong_captions = _draw(captions_for[rows], options.negatives, rng)  # (B, M)
+        lists = options.negatives + 1
+        image = np.concatenate([np.column_stack([rows, wrong_images]).ravel(), np.repeat(rows, lists)])
+        text = np.concatenate([np.repeat(caption, lists), np.column_stack([caption, wrong_captions]).ravel()])
+        view = rng.integers(0, 2, len(image))
+        view[train_set.captions.sided[text]] = 0
+        logits = model(*_pairs(train_set, image, view, text, peers.device)).view(-1, lists).float()
+        return matching_loss(logits)
+
+    def batches(epoch: int) -> list[Int64]:
+        order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
+        whole = min(options.batch_size, len(order) - len(order) % peers.size)
+        return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(len(order) // whole)]
+
+    def evaluate() -> Metrics:
+        return _dev_recalls(objective, dev_set, 10, peers.device)
+
+    trainer = Trainer(
+        objective,
+        _groups(objective, options),
+        Schedule(options.epochs, options.warmup, amp=options.amp, seed=options.seed),
+        peers,
+        options.out,
+        {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
+        console,
+    )
+    best = trainer.fit(batches, loss, evaluate, lambda m: m["t2i_r1"] + m["i2t_r1"])
+    if peers.leads:
+        checkpoint.model.reranker = reranker
+        checkpoint.metrics["cross"] = best
+        checkpoint.training["cross"] = describe(options)
+        checkpoint.save(options.out)
+        console.print(f"best epoch on dev: {best}\nwritten to {options.out}", highlight=False)
+    return best
+
+
+def hardest(
+    similarity: npt.NDArray[np.float32], caption_image: Int64, count: int
+) -> tuple[Int64, Int64]:
+    """The nearest wrong photos of each caption (captions, count) and the nearest wrong captions of each photo
+    (photos, count), by the dual encoder's cosine. A photo's own captions are never among them."""
+    photos_n, captions_n = similarity.shape
+    k_images = min(count, photos_n - 1)
+    k_captions = min(count, captions_n - int(np.bincount(caption_image).max()))
+    masked = similarity.copy()
+    masked[caption_image, np.arange(captions_n)] = -np.inf
+    images = np.argpartition(-masked, k_images - 1, axis=0)[:k_images].T
+    captions = np.argpartition(-masked, k_captions - 1, axis=1)[:, :k_captions]
+    return np.ascontiguousarray(images), captions
+
+
+class _Objective(nn.Module):
+    """The trained parts: both token projections and the reranker."""
+
+    def __init__(self, towers: Towers, reranker: Reranker) -> None:
+        super().__init__()
+        self.image_tokens = towers.image.token_projection.requires_grad_(True)
+        self.text_tokens = towers.text.token_projection.requires_grad_(True)
+        self.reranker = reranker
+
+    def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (P, N, W) and (P, T, W') with a mask (P, T) -> logits (P,)."""
+        logits: Tensor = self.reranker(self.text_tokens(text), mask, self.image_tokens(image))
+        return logits
+
+
+def _pairs(
+    features: _Features, image: Int64, view: Int64, text: Int64, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    mask = features.captions.mask[text]
+    longest = int(mask.sum(axis=1).max())
+    return (
+        photos.to_tensor(features.image[image, view], device).float(),
+        photos.to_tensor(features.text[text, :longest], device).float(),
+        torch.from_numpy(mask[:, :longest] > 0).to(device),
+    )
+
+
+def _draw(candidates: Int64, count: int, rng: np.random.Generator) -> Int64:
+    """``count`` different columns of each row."""
+    columns = rng.random(candidates.shape).argsort(axis=1)[:, :count]
+    return np.take_along_axis(candidates, columns, axis=1)
+
+
+@torch.inference_mode()
+def _features(
+    checkpoint: Checkpoint, data: CaptionedImages, views: int, cache: Path, peers: World, console: Console
+) -> _Features:
+    towers, device = checkpoint.model.towers, peers.device
+    config = towers.config.image
+    captions = Captions.of(data, checkpoint.tokenizer, towers.config.text.max_length)
+    pixels = photos.load(
+        data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console
+    )
+    images = np.zeros((len(data), views, towers.image.side**2, config.width), np.float16)
+    texts = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
+    image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
+    text_vectors = torch.zeros(len(captions.texts), towers.config.embedding_dim)
+    with torch.autocast(device.type, torch.bfloat16):
+        for start in track(range(0, len(data), 64), "photos through the tower", console=console):
+            rows = slice(start, min(start + 64, len(data)))
+            batch = photos.to_tensor(pixels[rows], device)
+            for view in range(views):
+                hidden = towers.image.hidden(towers.image.grid_features(batch.flip(2) if view else batch))
+                images[rows, view] = hidden.float().cpu().numpy()
+                if view == 0:
+                    image_vectors[rows] = towers.image.embed(hidden).float().cpu()
+        for start in track(range(0, len(captions.texts), 256), "captions through the tower", console=console):
+            chosen = np.arange(start, min(start + 256, len(captions.texts)))
+            ids, mask = captions.batch(chosen, device)
+            hidden = towers.text.hidden(ids, mask)
+            texts[chosen, : ids.shape[1]] = hidden.float().cpu().numpy()
+            text_vectors[chosen] = towers.text.embed(hidden, mask).float().cpu()
+    return _Features(captions, images, texts, (image_vectors @ text_vectors.T).numpy())
+
+
+@torch.inference_mode()
+def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torch.device) -> Metrics:
+    """Recall@1 with the dual encoder's best ``depth`` reranked, one caption in five asked, both ways."""
+    own = dev.captions.image
+    asked = dev.captions.first[:-1]
+    depth = min(depth, *dev.similarity.shape)
+
+    def rerank(image: Int64, text: Int64) -> npt.NDArray[np.float32]:
+        logits = []
+        with torch.autocast(device.type, torch.bfloat16):
+            for start in range(0, len(image), 1000):
+                part = slice(start, start + 1000)
+                view = np.zeros(len(image[part]), np.int64)
+                logits.append(objective(*_pairs(dev, image[part], view, text[part], device)).float().cpu().numpy())
+        return np.concatenate(logits) + dev.similarity[image, text] / 0.05
+
+    t2i = dev.similarity[:, asked] - 1e6
+    best = np.argsort(-dev.similarity[:, asked], axis=0)[:depth].T  # (asked, depth)
+    columns = np.repeat(np.arange(len(asked)), depth)
+    t2i[best.ravel(), columns] = rerank(best.ravel(), asked[columns])
+    i2t = dev.similarity - 1e6
+    best = np.argsort(-dev.similarity, axis=1)[:, :depth]  # (photos, depth)
+    rows = np.repeat(np.arange(len(best)), depth)
+    i2t[rows, best.ravel()] = rerank(rows, best.ravel())
+    return {
+        "t2i_r1": DirectionMetrics.from_ranks(text_to_image_ranks(t2i, own[asked])).r1,
+        "i2t_r1": DirectionMetrics.from_ranks(image_to_text_ranks(i2t, own)).r1,
+    }
+
+
+def _groups(objective: nn.Module, options: CrossOptions) -> list[dict[str, Any]]:
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "lr": options.lr, "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "lr": options.lr, "weight_decay": 0.0},
+    ]

@@ -1,0 +1,249 @@
+"""Train the dual encoder: two towers, InfoNCE, the epoch chosen on dev."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from shared.artifacts import ImagePreprocessing
+from shared.models import Diptych, ImageTowerConfig, TextTower, TextTowerConfig, Towers, TowersConfig
+from training import photos, pretrained
+from training.captions import Captions
+from training.checkpoint import Checkpoint, describe
+from training.data import layouts, vocabulary
+from training.data.captioned import CaptionedImages
+from training.distributed import World, world
+from training.losses import info_nce
+from training.metrics import retrieval_metrics
+from training.trainer import Batch, Metrics, Schedule, Trainer
+
+
+@dataclass(frozen=True)
+class DualOptions:
+    """``lr`` is the peak rate of what starts from nothing; the pretrained towers take ``*_lr_scale`` of it.
+
+    ``image_lr_scale`` 0 freezes the backbone, whose features are then computed once and kept.
+    """
+
+    data: Path
+    out: Path
+    epochs: int = 10
+    batch_size: int = 192
+    lr: float = 1e-3
+    embed_dim: int = 512
+    token_dim: int = 128
+    device: str = "auto"
+    text: str = "bert"
+    text_weights: str = "package"
+    text_lr_scale: float = 0.1
+    image_library: str = "timm"
+    image_backbone: str = "tf_efficientnet_lite2"
+    image_weights: str = "package"
+    image_lr_scale: float = 0.0
+    image_size: int = 224
+    image_width: int = 384
+    captions_per_image: int = 2
+    weight_decay: float = 0.05
+    warmup: int = 60
+    dropout: float = 0.1
+    seed: int = 0
+    amp: bool = True
+
+
+def train(options: DualOptions, console: Console) -> Metrics:
+    """Run the job; leave ``model.safetensors``, ``config.json``, ``tokenizer.json``, logs and checkpoints in ``out``."""
+    with world(options.device) as peers:
+        return _train(options, peers, console)
+
+
+def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
+    data, dev = layouts.load(options.data, "train"), layouts.load(options.data, "dev")
+    if peers.leads:
+        console.print(f"train: {data.describe()}\ndev:   {dev.describe()}", highlight=False)
+        options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    towers, tokenizer, words = _start(options, data)
+    captions = Captions.of(data, tokenizer, towers.config.text.max_length)
+    dev_captions = Captions.of(dev, tokenizer, towers.config.text.max_length)
+    cache = options.out / "cache" if peers.size == 1 else options.out / f"cache-{peers.rank}"
+    preprocessing = ImagePreprocessing(
+        size=options.image_size, mean=towers.config.image.mean, std=towers.config.image.std
+    )
+    pixels = photos.load(data, preprocessing, cache, console)
+    dev_pixels = photos.load(dev, preprocessing, cache, console)
+    frozen = options.image_lr_scale == 0
+    grid = dev_grid = None
+    if frozen:
+        grid = photos.grid_features(towers, pixels, options.image_weights, cache, peers.device, console)
+        dev_grid = photos.grid_features(towers, dev_pixels, options.image_weights, cache, peers.device, console)
+
+    def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        rows = np.asarray(batch)
+        chosen = captions.draw(rows, options.captions_per_image, rng)  # (B, C)
+        mirrored = (rng.random(len(rows)) < 0.5) & ~captions.sided[chosen].any(axis=1)
+        flat = chosen.reshape(-1)
+        if grid is not None:
+            seen = photos.to_tensor(grid[rows, mirrored.astype(int)], peers.device)
+        else:
+            seen = photos.to_tensor(_mirror(pixels[rows], mirrored), peers.device)
+        image, text, scale = model(seen, *captions.batch(flat, peers.device))
+        image_ids = torch.from_numpy(rows).to(peers.device)
+        text_ids = torch.from_numpy(captions.image[flat]).to(peers.device)
+        return info_nce(
+            peers.gather(image.float()),
+            peers.gather(text.float()),
+            peers.gather(image_ids),
+            peers.gather(text_ids),
+            scale,
+        )
+
+    def batches(epoch: int) -> list[npt.NDArray[np.int64]]:
+        order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
+        whole = options.batch_size
+        if len(order) < whole:
+            whole = len(order) - len(order) % peers.size
+        steps = len(order) // whole
+        return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
+
+    def evaluate() -> Metrics:
+        similarity = _similarity(towers, dev_captions, dev_pixels if dev_grid is None else dev_grid[:, 0], peers.device)
+        return recalls(similarity, dev_captions.image)
+
+    trainer = Trainer(
+        _Objective(towers, frozen),
+        _groups(towers, options),
+        Schedule(options.epochs, options.warmup, amp=options.amp, seed=options.seed),
+        peers,
+        options.out,
+        {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
+        console,
+    )
+    best = trainer.fit(batches, loss, evaluate, lambda m: m["t2i_r1"] + m["i2t_r1"] + m["t2i_r10"] + m["i2t_r10"])
+    if peers.leads:
+        finished = Checkpoint(Diptych(towers), tokenizer, words)
+        finished.metrics["dual"] = best
+        finished.training["dual"] = describe(options)
+        finished.save(options.out)
+        console.print(f"best epoch on dev: {best}\nwritten to {options.out}", highlight=False)
+    return best
+
+
+def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArray[np.int64]) -> Metrics:
+    """The figures watched while training, from (photos, captions) similarities."""
+    metrics = retrieval_metrics(similarity, caption_image)
+    ways = (("t2i", metrics.t2i), ("i2t", metrics.i2t))
+    return {f"{way}_r{k}": value for way, m in ways for k, value in ((1, m.r1), (5, m.r5), (10, m.r10))}
+
+
+class _Objective(nn.Module):
+    """What runs in one step on one process, so that DDP sees a single forward."""
+
+    def __init__(self, towers: Towers, frozen: bool) -> None:
+        super().__init__()
+        self.towers = towers
+        self._frozen = frozen
+
+    def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``seen`` is the frozen backbone's grid (B, N, C), or uint8 pixels (B, H, W, 3)."""
+        image, text = self.towers.image, self.towers.text
+        grid = seen.float() if self._frozen else image.grid_features(seen)
+        return image.embed(image.hidden(grid)), _embed_texts(text, ids, mask), self.towers.log_scale.exp().clamp(max=100)
+
+    def train(self, mode: bool = True) -> _Objective:
+        """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""
+        super().train(mode)
+        self.towers.image.backbone.eval()
+        return self
+
+
+def _embed_texts(tower: TextTower, ids: Tensor, mask: Tensor, chunk: int = 64) -> Tensor:
+    """Ids and mask (B, T) -> unit vectors (B, D), in chunks of like length: most captions are half as long as the
+    longest, and padding costs as much as words."""
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort()
+    parts = []
+    for rows in order.split(chunk):
+        longest = int(lengths[rows[-1]])
+        cut = mask[rows, :longest]
+        parts.append(tower.embed(tower.hidden(ids[rows, :longest], cut), cut))
+    return torch.cat(parts)[order.argsort()]
+
+
+def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokenizer, dict[str, int] | None]:
+    """Towers with what they start from, and the tokenizer that goes with them."""
+    words: dict[str, int] | None = None
+    if options.text == "bert":
+        folder = pretrained.minilm_folder() if options.text_weights == "package" else Path(options.text_weights)
+        bert = pretrained.bert_config(folder) | {
+            "hidden_dropout_prob": options.dropout,
+            "attention_probs_dropout_prob": options.dropout,
+        }
+        tokenizer = pretrained.bert_tokenizer(folder)
+        text = TextTowerConfig(kind="bert", bert=bert, vocab_size=bert["vocab_size"], width=bert["hidden_size"])
+    else:
+        words = vocabulary.build(caption for image in data.images for caption in image.captions)
+        tokenizer = vocabulary.tokenizer(words)
+        kind = cast(Any, options.text)
+        text = TextTowerConfig(kind=kind, vocab_size=len(words), dropout=options.dropout)
+    image = ImageTowerConfig(
+        library=cast(Any, options.image_library),
+        backbone=options.image_backbone,
+        size=options.image_size,
+        width=options.image_width,
+        dropout=options.dropout,
+    )
+    towers = Towers(
+        TowersConfig(embedding_dim=options.embed_dim, token_dim=options.token_dim, image=image, text=text)
+    )
+    if options.text == "bert":
+        pretrained.load_text(towers, folder)
+    pretrained.load_image(towers, options.image_weights)
+    return towers, tokenizer, words
+
+
+def _groups(towers: Towers, options: DualOptions) -> list[dict[str, Any]]:
+    """Matrices decay, vectors do not; each tower's pretrained part has its own rate. The reranker's token projections
+    are not trained here."""
+    towers.image.token_projection.requires_grad_(False)
+    towers.text.token_projection.requires_grad_(False)
+    scales = {"image.backbone.": options.image_lr_scale, "text.encoder.": options.text_lr_scale}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in towers.named_parameters():
+        scratch = name.startswith("text.encoder.") and options.text != "bert"
+        scale = 1.0 if scratch else next((s for prefix, s in scales.items() if name.startswith(prefix)), 1.0)
+        if scale == 0:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            decay = options.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    return [{"params": p, "lr": options.lr * scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
+
+
+def _mirror(pixels: npt.NDArray[np.uint8], mirrored: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    return np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
+
+
+@torch.inference_mode()
+def _similarity(
+    towers: Towers, captions: Captions, seen: npt.NDArray[Any], device: torch.device
+) -> npt.NDArray[np.float32]:
+    """(photos, captions) cosines."""
+    towers.eval()
+    images, texts = [], []
+    with torch.autocast(device.type, torch.bfloat16):
+        for start in range(0, len(seen), 100):
+            rows = photos.to_tensor(seen[start : start + 100], device)
+            grid = rows.float() if rows.is_floating_point() else towers.image.grid_features(rows)
+            images.append(towers.image.embed(towers.image.hidden(grid)).float())
+        for start in range(0, len(captions.texts), 250):
+            ids, mask = captions.batch(np.arange(start, min(start + 250, len(captions.texts))), device)
+            texts.append(towers.text.embed(towers.text.hidden(ids, mask), mask).float())
+    return (torch.cat(images) @ torch.cat(texts).T).cpu().numpy()

