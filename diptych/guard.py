@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -47,21 +48,17 @@ class Guard:
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # somebody killed the guard; the supervisor still stops what it started
             self._process.stdin.write(line.encode())
-        except BrokenPipeError:
-            pass  # somebody killed the guard; the supervisor still stops what it started
 
 
 def _signal(groups: set[int], number: int) -> set[int]:
     """Send a signal to the groups; returns those that are still there (signal 0 only asks)."""
     there = set()
     for group in groups:
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
             there.add(group)
-        except (ProcessLookupError, PermissionError):
-            pass
     return there
 
 

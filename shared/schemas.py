@@ -1,4 +1,4 @@
-"""What crosses HTTP as JSON: the gateway's public answers, and the status documents by which it pairs its neighbours."""
+"""What crosses HTTP as JSON: the gateway's public answers, and the documents by which it pairs its neighbours."""
 
 from __future__ import annotations
 

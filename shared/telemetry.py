@@ -30,7 +30,7 @@ IN_FLIGHT = Gauge("diptych_http_requests_in_flight", "Requests being worked on."
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def configure_logging(service: str, level: str = "info", format: str = "json") -> None:
+def configure_logging(service: str, level: str = "info", log_format: str = "json") -> None:
     """One line per event on standard error: JSON for machines, ``console`` for people."""
     stamps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -40,7 +40,7 @@ def configure_logging(service: str, level: str = "info", format: str = "json") -
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
-        if format == "json"
+        if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
 

@@ -1,7 +1,7 @@
 """Compact token features: what the reranker reads of an item, small enough to store beside its vector.
 
-Each token is ``dim`` int8 codes and one float16 scale (its largest magnitude / 127), so 49 tokens of 128 dimensions take
-6.4 KB. Batches are ragged: all items' tokens end to end, with ``lengths`` saying where each stops.
+Each token is ``dim`` int8 codes and one float16 scale (its largest magnitude / 127), so 49 tokens of 128 dimensions
+take 6.4 KB. Batches are ragged: all items' tokens end to end, with ``lengths`` saying where each stops.
 """
 
 from __future__ import annotations

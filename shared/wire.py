@@ -1,7 +1,7 @@
 """Tensors between services: one safetensors buffer, with a JSON object riding in its header.
 
-The format is https://huggingface.co/docs/safetensors: eight bytes of header length, a JSON header, raw bytes. Nothing in
-it can execute, which is why it and not pickle crosses the network.
+The format is https://huggingface.co/docs/safetensors: eight bytes of header length, a JSON header, raw bytes. Nothing
+in it can execute, which is why it and not pickle crosses the network.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def pack(tensors: Mapping[str, Array], meta: Mapping[str, Any] | None = None) ->
 def unpack(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read what :func:`pack` wrote.
 
-    Raises :class:`WireError` for bytes that are not a message, and for floats that are NaN or infinite: no service has a
-    use for them, and FAISS answers them with garbage.
+    Raises :class:`WireError` for bytes that are not a message, and for floats that are NaN or infinite: no service has
+    a use for them, and FAISS answers them with garbage.
     """
     try:
         tensors = load(data)

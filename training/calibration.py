@@ -1,4 +1,4 @@
-"""Scores that mean something: Platt scaling of raw scores to the probability of being a match, and how well it holds."""
+"""Scores that mean something: Platt scaling of raw scores to the chance of a match, and how well it holds."""
 
 from __future__ import annotations
 
@@ -23,13 +23,8 @@ def fit(raw: Floats, match: Bools) -> Calibration:
     return Calibration(scale=float(model.coef_[0, 0]) / spread, bias=float(model.intercept_[0]))
 
 
-def probability(raw: Floats, calibration: Calibration) -> npt.NDArray[np.float64]:
-    """``sigmoid(scale * raw + bias)``."""
-    return np.asarray(1 / (1 + np.exp(-(calibration.scale * raw.astype(np.float64) + calibration.bias))))
-
-
 def expected_calibration_error(predicted: Floats, match: Bools, bins: int = 15) -> float:
-    """Mean gap between predicted and observed frequency over equal-width bins, weighted by their size (Guo et al., 2017)."""
+    """Mean gap between predicted and observed frequency over equal-width bins, weighted by size (Guo et al., 2017)."""
     place = np.minimum((predicted * bins).astype(int), bins - 1)
     gaps = [abs(predicted[place == b].mean() - match[place == b].mean()) * (place == b).sum() for b in np.unique(place)]
     return float(sum(gaps) / len(predicted))

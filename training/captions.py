@@ -22,8 +22,8 @@ class Captions:
     """All captions of a data set, in order.
 
     ``ids`` and ``mask`` int64 (captions, T); ``image`` int64 (captions,), the row of the photo each belongs to;
-    ``first`` (photos + 1,), so that photo i has the captions ``first[i]`` to ``first[i + 1]``; ``sided`` (captions,), true
-    where mirroring the photo would make the caption untrue.
+    ``first`` (photos + 1,), so that photo i has the captions ``first[i]`` to ``first[i + 1]``; ``sided`` (captions,),
+    true where mirroring the photo would make the caption untrue.
     """
 
     texts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a finished job leaves for the next one: float32 weights, the architecture, the tokenizer, and how it was made."""
+"""What a finished job leaves for the next one: float32 weights, architecture, tokenizer, and how it was made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CheckpointError(Exception):
 
 @dataclass
 class Checkpoint:
-    """``metrics`` are dev figures by stage, ``training`` the options of each stage, ``scoring`` the fitted calibration."""
+    """``metrics`` are dev figures by stage, ``training`` each stage's options, ``scoring`` the calibration."""
 
     model: Diptych
     tokenizer: Tokenizer

@@ -31,7 +31,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CrossOptions:
-    """``embed_dim`` is the reranker's width. ``negatives`` per list are drawn from the ``hardest`` nearest wrong items."""
+    """``embed_dim`` is the reranker's width. ``negatives`` per list come from the ``hardest`` nearest wrong items."""
 
     data: Path
     dual: Path
@@ -131,9 +131,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
     return best
 
 
-def hardest(
-    similarity: npt.NDArray[np.float32], caption_image: Int64, count: int
-) -> tuple[Int64, Int64]:
+def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: int) -> tuple[Int64, Int64]:
     """The nearest wrong photos of each caption (captions, count) and the nearest wrong captions of each photo
     (photos, count), by the dual encoder's cosine. A photo's own captions are never among them."""
     photos_n, captions_n = similarity.shape
@@ -186,9 +184,7 @@ def _features(
     towers, device = checkpoint.model.towers, peers.device
     config = towers.config.image
     captions = Captions.of(data, checkpoint.tokenizer, towers.config.text.max_length)
-    pixels = photos.load(
-        data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console
-    )
+    pixels = photos.load(data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console)
     images = np.zeros((len(data), views, towers.image.side**2, config.width), np.float16)
     texts = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
     image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
@@ -225,7 +221,8 @@ def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torc
                 part = slice(start, start + 1000)
                 view = np.zeros(len(image[part]), np.int64)
                 logits.append(objective(*_pairs(dev, image[part], view, text[part], device)).float().cpu().numpy())
-        return np.concatenate(logits) + dev.similarity[image, text] / 0.05
+        scores: npt.NDArray[np.float32] = np.concatenate(logits) + dev.similarity[image, text] / 0.05
+        return scores
 
     t2i = dev.similarity[:, asked] - 1e6
     best = np.argsort(-dev.similarity[:, asked], axis=0)[:depth].T  # (asked, depth)

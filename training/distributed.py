@@ -28,7 +28,7 @@ class World:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Rows of every process, in rank order, through which gradients flow back to where they came from."""
-        return rows if self.size == 1 else torch.cat(all_gather(rows))
+        return rows if self.size == 1 else torch.cat(all_gather(rows))  # type: ignore[no-untyped-call]
 
     def barrier(self) -> None:
         if self.size > 1:
@@ -37,7 +37,7 @@ class World:
 
 @contextmanager
 def world(device: str) -> Iterator[World]:
-    """Join the group that ``torchrun`` describes in the environment, or be alone. ``device``: auto, cpu, cuda, cuda:N."""
+    """Join the group that ``torchrun`` describes, or be alone. ``device``: auto, cpu, cuda or cuda:N."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -59,7 +59,7 @@ class DualOptions:
 
 
 def train(options: DualOptions, console: Console) -> Metrics:
-    """Run the job; leave ``model.safetensors``, ``config.json``, ``tokenizer.json``, logs and checkpoints in ``out``."""
+    """Run the job; leave a checkpoint of the towers, the log and what is needed to resume in ``out``."""
     with world(options.device) as peers:
         return _train(options, peers, console)
 
@@ -155,7 +155,11 @@ class _Objective(nn.Module):
         """``seen`` is the frozen backbone's grid (B, N, C), or uint8 pixels (B, H, W, 3)."""
         image, text = self.towers.image, self.towers.text
         grid = seen.float() if self._frozen else image.grid_features(seen)
-        return image.embed(image.hidden(grid)), _embed_texts(text, ids, mask), self.towers.log_scale.exp().clamp(max=100)
+        return (
+            image.embed(image.hidden(grid)),
+            _embed_texts(text, ids, mask),
+            self.towers.log_scale.exp().clamp(max=100),
+        )
 
     def train(self, mode: bool = True) -> _Objective:
         """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""
@@ -170,7 +174,7 @@ def _embed_texts(tower: TextTower, ids: Tensor, mask: Tensor, chunk: int = 64) -
     lengths = mask.sum(dim=1)
     order = lengths.argsort()
     parts = []
-    for rows in order.split(chunk):
+    for rows in torch.split(order, chunk):
         longest = int(lengths[rows[-1]])
         cut = mask[rows, :longest]
         parts.append(tower.embed(tower.hidden(ids[rows, :longest], cut), cut))
@@ -200,9 +204,7 @@ def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokeniz
         width=options.image_width,
         dropout=options.dropout,
     )
-    towers = Towers(
-        TowersConfig(embedding_dim=options.embed_dim, token_dim=options.token_dim, image=image, text=text)
-    )
+    towers = Towers(TowersConfig(embedding_dim=options.embed_dim, token_dim=options.token_dim, image=image, text=text))
     if options.text == "bert":
         pretrained.load_text(towers, folder)
     pretrained.load_image(towers, options.image_weights)

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
+from shared.engines.engine import Engine
 
 from shared.engines import images
-from shared.engines.engine import Engine
 from shared.schemas import Scoring
+from shared.scoring import probability
 from shared.tokens import TokenFeatures
 from training import calibration
 from training.data.captioned import CaptionedImages
@@ -201,7 +202,7 @@ def _retrieved(scores: Scores, caption_image: Int64, depth: int = 10) -> tuple[S
 def _calibration_error(scores: Scores, caption_image: Int64, scoring: Scoring, model_type: str) -> float:
     raw, match = _retrieved(scores, caption_image)
     fitted = scoring.cross if model_type == "cross" else scoring.dual
-    return calibration.expected_calibration_error(calibration.probability(raw, fitted), match)
+    return calibration.expected_calibration_error(probability(raw, fitted), match)
 
 
 def _write_trec(folder: Path, model_type: str, split: Embedded, t2i: Scores, i2t: Scores) -> None:

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -53,7 +53,7 @@ def export(
     metrics: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> ModelManifest:
-    """Write a complete model artifact into ``directory``, an empty or new one. Parity is checked apart, on real photos."""
+    """Write a complete model artifact into ``directory``, an empty or new one. :func:`check_parity` is to follow."""
     directory.mkdir(parents=True, exist_ok=True)
     towers = model.towers.float().cpu().eval()
     stored = _save(towers, directory / TOWERS)
@@ -106,7 +106,9 @@ def export(
     return manifest
 
 
-def check_parity(directory: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]], texts: Sequence[str]) -> dict[str, float]:
+def check_parity(
+    directory: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]], texts: Sequence[str]
+) -> dict[str, float]:
     """Compare the graphs with the torch modules as loaded from the same artifact.
 
     ``pixels`` is (B, H, W, 3); the i-th text should belong to the i-th picture. Returns the lowest cosine per tower and
@@ -126,7 +128,9 @@ def check_parity(directory: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]], t
         "rank_agreement": float((rank == rank_reference).mean()),
     }
     if min(report["image_cosine"], report["text_cosine"]) <= _MIN_COSINE or report["rank_agreement"] < _MIN_COSINE:
-        raise ParityError(f"{directory}: the ONNX graphs and the torch modules disagree ({report}); nothing was published")
+        raise ParityError(
+            f"{directory}: the ONNX graphs and the torch modules disagree ({report}); nothing was published"
+        )
     return report
 
 
@@ -278,4 +282,4 @@ def _point_into(proto: onnx.ModelProto, weights: Path) -> None:
 
 
 def _nbytes(tensor: onnx.TensorProto) -> int:
-    return cast(int, int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

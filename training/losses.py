@@ -34,5 +34,7 @@ def matching_loss(logits: Tensor, smoothing: float = 0.0) -> Tensor:
     target[:, 0] = 1
     order = F.cross_entropy(logits, target.argmax(dim=1), label_smoothing=smoothing)
     weight = torch.where(target > 0, logits.shape[1] - 1.0, 1.0)  # as much weight on the one match as on all the rest
-    match = F.binary_cross_entropy_with_logits(logits, target, weight=weight / (2 * (logits.shape[1] - 1) / logits.shape[1]))
+    match = F.binary_cross_entropy_with_logits(
+        logits, target, weight=weight / (2 * (logits.shape[1] - 1) / logits.shape[1])
+    )
     return order + match

@@ -25,13 +25,14 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def load(data: CaptionedImages, preprocessing: ImagePreprocessing, cache: Path, console: Console) -> Pixels:
-    """uint8 (photos, size, size, 3), memory-mapped from ``cache``. A photo that cannot be read raises ``ImageError``."""
+    """uint8 (photos, size, size, 3), memory-mapped from ``cache``. An unreadable photo raises ``ImageError``."""
     facts = [(image.name, image.path.stat().st_size, image.path.stat().st_mtime_ns) for image in data.images]
     shape = (len(facts), preprocessing.size, preprocessing.size, 3)
 
     def fill(array: npt.NDArray[Any]) -> None:
         def decode(path: Path) -> Pixels:
-            return images.pixels(path.read_bytes(), preprocessing)
+            pixels: Pixels = images.pixels(path.read_bytes(), preprocessing)
+            return pixels
 
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
             rows = pool.map(decode, [image.path for image in data.images])
@@ -48,7 +49,12 @@ def grid_features(
     tower = towers.image
     shape = (len(pixels), 2, tower.side**2, tower.backbone.channels)
     sample = hashlib.sha256(np.ascontiguousarray(pixels[:: max(1, len(pixels) // 64)]).tobytes()).hexdigest()
-    key = [len(pixels), sample, weights, tower.config.model_dump(mode="json", include={"library", "backbone", "size", "grid"})]
+    key = [
+        len(pixels),
+        sample,
+        weights,
+        tower.config.model_dump(mode="json", include={"library", "backbone", "size", "grid"}),
+    ]
 
     def fill(array: npt.NDArray[Any]) -> None:
         tower.to(device).eval()

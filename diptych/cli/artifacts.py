@@ -43,7 +43,9 @@ def publish(
         if model is None:
             console.print("not served yet: no model is published; diptych publish MODEL_FOLDER")
         elif index is None and current is None:
-            console.print(f"serving {shelf.activate(Ref.parse(model.ref), None).model}, without an index", highlight=False)
+            console.print(
+                f"serving {shelf.activate(Ref.parse(model.ref), None).model}, without an index", highlight=False
+            )
         elif index is None or index.fingerprint != model.fingerprint:
             console.print(
                 f"not served yet: the index in use was built by another model.\n"

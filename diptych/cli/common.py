@@ -35,7 +35,7 @@ class Split(StrEnum):
 
 @contextmanager
 def told_plainly(*expected: type[BaseException]) -> Iterator[None]:
-    """Turn the errors that a person can act on into one line and exit code 1. What nobody expected stays a traceback."""
+    """Turn errors that a person can act on into one line and exit code 1. What nobody expected stays a traceback."""
     try:
         yield
     except expected as error:

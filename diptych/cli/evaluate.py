@@ -17,7 +17,8 @@ def evaluate(
     split: Annotated[Split, typer.Option()] = Split.dev,
     model: Annotated[ModelType, typer.Option(help="The dual encoder alone, or with reranking.")] = ModelType.dual,
     artifact: Annotated[
-        Path | None, typer.Option(help="A model artifact's folder (default: the store's current, else the shipped one).")
+        Path | None,
+        typer.Option(help="A model artifact's folder (default: the store's current, else the shipped one)."),
     ] = None,
     depth: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's best are reranked.")] = 50,
     engine: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
@@ -27,10 +28,11 @@ def evaluate(
 ) -> None:
     """R@1/5/10 and median rank, both ways, with every caption of the split as a query."""
     with extra("train"):
+        from shared.engines.images import ImageError
+
         from diptych import shipped
         from shared.artifacts import ArtifactError
         from shared.engines import open_engine
-        from shared.engines.images import ImageError
         from training import evaluate as job
         from training.data import layouts
         from training.data.captioned import DataError
@@ -45,7 +47,8 @@ def evaluate(
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
             report.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    table = Table(title=f"{found['artifact']}, {model.value}, {split.value}: {found['images']} photos, {found['captions']} captions")
+    size = f"{found['images']} photos, {found['captions']} captions"
+    table = Table(title=f"{found['artifact']}, {model.value}, {split.value}: {size}")
     for column in ("", "R@1", "R@5", "R@10", "median rank"):
         table.add_column(column, justify="right")
     for way, title in (("t2i", "text to image"), ("i2t", "image to text")):

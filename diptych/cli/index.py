@@ -19,14 +19,19 @@ def _group() -> None:
 
 @app.command()
 def build(
-    img_dir: Annotated[Path, typer.Option("--img-dir", "--img_dir", help="The folder of photos, or a data set's root.")],
+    img_dir: Annotated[
+        Path, typer.Option("--img-dir", "--img_dir", help="The folder of photos, or a data set's root.")
+    ],
     cap_file: Annotated[
-        Path | None, typer.Option("--cap-file", "--cap_file", help="Captions, when they do not lie where they are looked for.")
+        Path | None,
+        typer.Option("--cap-file", "--cap_file", help="Captions, when they do not lie where they are looked for."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A published model, NAME/VERSION (default: the one being served).")
     ] = None,
-    ckpt: Annotated[Path | None, typer.Option(help="Instead of --model: a model artifact's folder, published first.")] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(help="Instead of --model: a model artifact's folder, published first.")
+    ] = None,
     vocab: Annotated[Path | None, typer.Option(help="Checked against the model's own vocabulary.")] = None,
     index_dir: Annotated[
         Path, typer.Option("--index-dir", "--index_dir", help="Working folder; a build that was cut off goes on here.")
@@ -40,7 +45,7 @@ def build(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Embed photos and captions with a published model and publish the index. What is already there is not done again."""
-    with extra("train"):
+    with extra("serve"):
         from shared.artifacts import ArtifactError, ArtifactStore, Ref
         from training import index_build as job
         from training.data.captioned import DataError

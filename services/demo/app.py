@@ -65,7 +65,7 @@ def create(settings: DemoSettings) -> FastAPI:
         openapi_url=None,
     )
     app.add_middleware(ContentPolicyMiddleware)
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app,
         page.build(Search(client), settings.examples, settings.max_results),
         path="/",
@@ -79,6 +79,7 @@ def create(settings: DemoSettings) -> FastAPI:
         css=page.CSS,
         head=page.HEAD,
     )
+    return mounted
 
 
 def main() -> None:

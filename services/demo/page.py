@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from services.demo import render
 from services.demo.search import Picture, Search
 
 CSS = resources.files("services.demo").joinpath("page.css").read_text(encoding="utf-8")
@@ -16,7 +17,7 @@ HEAD = '<meta name="color-scheme" content="light dark">'
 # Names of fonts that every system has: the page loads nothing from anywhere else.
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
-_MODELS = [("Fast (dual encoder)", "dual"), ("Precise (cross-attention)", "cross")]
+_MODELS = [("Dual encoder", "dual"), ("Cross-attention", "cross")]
 _HEADER = """
 <div class="brand">
   <svg viewBox="0 0 32 32" aria-hidden="true"><rect x="2" y="5" width="13" height="22" rx="2"/>
@@ -32,7 +33,8 @@ def theme() -> gr.themes.Base:
 
 def build(search: Search, examples: Sequence[str], max_results: int) -> gr.Blocks:
     """The page's components and what happens between them."""
-    with gr.Blocks(title="Diptych", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    blocks = gr.Blocks(title="Diptych", analytics_enabled=False, delete_cache=(3600, 3600))
+    with blocks:
         with gr.Row(elem_id="header"):
             gr.HTML(_HEADER)
             collection = gr.HTML(elem_id="collection")
@@ -98,7 +100,8 @@ def _captions_tab(search: Search, examples: Sequence[str], max_results: int) -> 
         return samples, gr.update(value=[sample.image for sample in samples], visible=bool(samples))
 
     def choose(samples: list[Picture], chosen: gr.SelectData) -> Image.Image:
-        return samples[chosen.index].image
+        image: Image.Image = samples[chosen.index].image
+        return image
 
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
@@ -114,8 +117,9 @@ def _captions_tab(search: Search, examples: Sequence[str], max_results: int) -> 
             )
             # The gateway gets the file as it was uploaded, and it is the gateway that says what is wrong with it.
             picture.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+            gr.HTML(render.hint("Or one of the collection:"))
             samples = gr.Gallery(
-                label="Or one of the collection",
+                show_label=False,
                 columns=len(examples) or 1,
                 height="auto",
                 object_fit="cover",

@@ -16,7 +16,8 @@ def hint(sentence: str) -> str:
 def problem(error: DiptychError) -> str:
     """What went wrong, what to do, and the id under which the services logged it."""
     trace = f' <span class="trace">Request {escape(error.request_id)}</span>' if error.request_id else ""
-    return f'<div class="problem" role="alert"><b>{escape(error.title)}.</b> {escape(_sentence(error.detail))}{trace}</div>'
+    said = f"<b>{escape(error.title)}:</b> {escape(error.detail)}"
+    return f'<div class="problem" role="alert">{said}{trace}</div>'
 
 
 def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -> str:
@@ -65,7 +66,3 @@ def _timings(milliseconds: dict[str, float]) -> str:
     if "total" not in milliseconds:
         return f"{listed} ms" if listed else ""
     return f"{milliseconds['total']:.0f} ms" + (f" ({listed})" if listed else "")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -78,13 +78,15 @@ class ModelManifest(_Common):
 class IndexManifest(_Common):
     """``fingerprint`` is that of the model which made the vectors; ``model`` names it for people.
 
-    ``photo_root`` is where the photos lay when the index was built; items hold paths under it.
+    ``photo_root`` is where the photos lay when the index was built; items hold paths under it. ``contents`` is a digest
+    of which files and captions went in, so that building the same again can be noticed.
     """
 
     kind: Literal["index"] = "index"
     model: str
     photo_root: str
     collections: dict[str, int]
+    contents: str
 
 
 Manifest = Annotated[ModelManifest | IndexManifest, Field(discriminator="kind")]
@@ -106,7 +108,7 @@ def hash_files(directory: Path) -> dict[str, FileEntry]:
 
 
 def fingerprint(directory: Path, manifest: ModelManifest) -> str:
-    """Sha256 over all that decides the stored vectors and tokens: tower weights, architecture, preprocessing, tokenizer.
+    """Sha256 over all that decides stored vectors and tokens: tower weights, architecture, preprocessing, tokenizer.
 
     The reranker is left out on purpose: a new one on the same towers fits the index that is there.
     """
@@ -160,7 +162,7 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     sync_directory(path.parent)

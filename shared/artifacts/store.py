@@ -114,8 +114,8 @@ class ArtifactStore:
     def publish(self, source: Path, *, version: str | None = None) -> ModelManifest | IndexManifest:
         """Copy an artifact in, as ``version`` or the one its manifest names. It is there whole or not at all.
 
-        Publishing what is already there byte for byte changes nothing. Raises :class:`RefusedError` when that version is
-        taken by something else, :class:`ArtifactError` when the source is damaged.
+        Publishing what is already there byte for byte changes nothing. Raises :class:`RefusedError` when that
+        version is taken by something else, :class:`ArtifactError` when the source is damaged.
         """
         manifest = read_manifest(source)
         verify_files(source, manifest)
@@ -139,7 +139,7 @@ class ArtifactStore:
                         os.fsync(file.fileno())
                 write_manifest(beside, manifest)
                 verify_files(beside, manifest)
-                os.rename(beside, target)
+                beside.rename(target)
             except OSError as error:
                 raise ArtifactError(f"publishing {manifest.kind} {manifest.ref} failed: {error}") from error
             finally:
@@ -196,8 +196,9 @@ class ArtifactStore:
             if index_manifest.fingerprint != model_manifest.fingerprint:
                 raise RefusedError(
                     f"index {index} was built by model {index_manifest.model} (fingerprint "
-                    f"{index_manifest.fingerprint[:12]}), not by {model} ({model_manifest.fingerprint[:12]}): their vectors "
-                    f"cannot be compared. Build an index with this model first: diptych index build --model {model}"
+                    f"{index_manifest.fingerprint[:12]}), not by {model} ({model_manifest.fingerprint[:12]}): "
+                    "their vectors cannot be compared. Build an index with this model first: "
+                    f"diptych index build --model {model}"
                 )
         return Deployment(model=str(model), index=str(index) if index else None, fingerprint=model_manifest.fingerprint)
 

@@ -30,8 +30,8 @@ class ImageTowerConfig(_Config):
 
 
 class TextTowerConfig(_Config):
-    """``bert``: a pretrained encoder, ``bert`` holding its transformers config. ``transformer`` and ``gru``: from scratch,
-    on ``vocab_size`` words, ``width`` wide."""
+    """``bert``: a pretrained encoder, ``bert`` holding its transformers config. ``transformer`` and ``gru``: from
+    scratch, on ``vocab_size`` words, ``width`` wide."""
 
     kind: Literal["bert", "transformer", "gru"] = "bert"
     max_length: int = Field(48, ge=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -21,7 +21,7 @@ class Backbone(nn.Module):
         super().__init__()
         if library == "timm":
             # Only a transformer is told the size; a convolutional network takes any.
-            sized = {"img_size": size} if "vit" in name or "swin" in name else {}
+            sized: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name else {}
             self.body = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **sized)
             self.prefix_tokens = int(getattr(self.body, "num_prefix_tokens", 0))
         else:
@@ -29,12 +29,12 @@ class Backbone(nn.Module):
             self.prefix_tokens = 1 if name.startswith("vit") else 0
         was_training = self.training
         with torch.no_grad():
-            _, self.channels, *grid = self.eval()(torch.zeros(1, 3, size, size)).shape
+            _, self.channels, *grid = cast(Tensor, self.eval()(torch.zeros(1, 3, size, size))).shape
         self.train(was_training)
         self.grid: tuple[int, int] = (grid[0], grid[1])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features = self.body.forward_features(pixels) if hasattr(self.body, "forward_features") else self.body(pixels)
+        features = getattr(self.body, "forward_features", self.body)(pixels)
         if isinstance(features, dict):
             features = next(iter(features.values()))
         if features.ndim == 3:  # a transformer's (B, prefix + h * w, C)

@@ -19,7 +19,7 @@ class BertEncoder(nn.Module):
         from transformers import BertConfig, BertModel
 
         # "eager" attention is the one implementation that exports to ONNX with a dynamic length.
-        bert = BertConfig(**config.bert, attn_implementation="eager")
+        bert = BertConfig(**config.bert, attn_implementation="eager")  # type: ignore[call-arg]
         self.bert = BertModel(bert, add_pooling_layer=False)
         self.width: int = bert.hidden_size
 
@@ -44,7 +44,9 @@ class TransformerEncoder(nn.Module):
             batch_first=True,
             norm_first=True,
         )
-        self.layers = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False)
+        self.layers = nn.TransformerEncoder(
+            layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False
+        )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         hidden = self.words(ids) + self.position[: ids.shape[1]]

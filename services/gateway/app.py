@@ -1,0 +1,71 @@
+"""The gateway service: the public face of Diptych."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from starlette.middleware.cors import CORSMiddleware
+
+from services.gateway.documents import refuse
+from services.gateway.routes import model_routes, photo_routes, search_routes
+from services.gateway.settings import GatewaySettings
+from services.gateway.wiring import Gateway, admitting, connect
+from shared.http import create_app, run
+from shared.telemetry import REQUEST_ID_HEADER
+
+_FORM_OVERHEAD = 64 * 1024
+_DESCRIPTION = """
+Find pictures by words, and words by pictures.
+
+Errors are [problem details](https://www.rfc-editor.org/rfc/rfc9457): `detail` says what was wrong, with which value,
+and what to do. A 503 with `Retry-After` is worth asking again. Every answer carries an `X-Request-ID`, yours if you
+sent one, under which all services log the request.
+"""
+
+
+def create(settings: GatewaySettings) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with connect(settings) as app.state.gateway:
+            yield
+
+    async def problems() -> list[str]:
+        gateway: Gateway = app.state.gateway
+        return await gateway.pairing.problems()
+
+    app = create_app(
+        "gateway",
+        problems,
+        max_body_bytes=settings.max_upload_bytes + _FORM_OVERHEAD,
+        title="Diptych",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+    )
+    app.exception_handler(RequestValidationError)(refuse)
+    route_class = admitting(settings.max_in_flight)
+    app.include_router(search_routes(settings, route_class))
+    app.include_router(photo_routes(settings, route_class))
+    app.include_router(model_routes())
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+        )
+    return app
+
+
+def main() -> None:
+    settings = GatewaySettings()
+    run("gateway", create(settings), settings)

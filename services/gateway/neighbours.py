@@ -1,0 +1,272 @@
+"""The gateway's side of the encoder's and the index's HTTP interfaces.
+
+Every failure leaves here as a :class:`Problem`: what the neighbour found wrong with the request is passed on as it is,
+everything else is :class:`UnavailableError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from shared import tokens, wire
+from shared.problems import CATALOGUE, Problem
+from shared.schemas import EncoderStatus, IndexStatus, ServedModel
+from shared.telemetry import REQUEST_ID_HEADER, request_id
+from shared.tokens import TokenFeatures
+from shared.wire import WireError
+
+Modality = Literal["text", "image"]
+Collection = Literal["images", "captions"]
+Status = TypeVar("Status", bound=BaseModel)
+
+# What a neighbour may say about a request of ours that its caller should hear. Any other error is the neighbour's own.
+_PASSED_ON = frozenset(
+    {
+        "invalid-request",
+        "invalid-image",
+        "image-too-large",
+        "body-too-large",
+        "unknown-version",
+        "no-reranker",
+        "overloaded",
+        "not-ready",
+    }
+)
+_DOCUMENT = ("type", "title", "status", "detail", "request_id")
+
+
+class UnavailableError(Problem):
+    """A neighbour does not answer, or not in a way that can be understood.
+
+    ``dropped``: the connection was refused or broke, as it does when the neighbour is being restarted, so asking again
+    at once is worth it. After a time-out it is not.
+    """
+
+    def __init__(self, detail: str, *, dropped: bool = False) -> None:
+        super().__init__("neighbour-unavailable", detail, retry_after=1)
+        self.dropped = dropped
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A query's ``vector`` float32 (D,), its ``tokens`` when they were asked for, and the ``message`` they came in."""
+
+    vector: npt.NDArray[np.float32]
+    tokens: TokenFeatures | None
+    message: bytes
+
+    @staticmethod
+    def read(message: bytes, model: ServedModel) -> Embedding:
+        """Raises :class:`WireError` when the message is not one embedding made by ``model``."""
+        tensors, meta = wire.unpack(message)
+        if meta.get("fingerprint") != model.fingerprint:
+            raise WireError(f"the embedding was made by model {meta.get('model')!r}, not by {model.ref!r}")
+        vector = wire.require(tensors, "embedding", np.float32, 1, model.embedding_dim)[0]
+        features = tokens.from_tensors(tensors, dim=model.token_dim) if "codes" in tensors else []
+        return Embedding(vector, features[0] if features else None, message)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the index found, best first: ``cosines`` float32 (n,), n items, and their ``tokens`` when asked for."""
+
+    cosines: npt.NDArray[np.float32]
+    items: list[dict[str, Any]]
+    tokens: list[TokenFeatures]
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    data: bytes
+    media_type: str
+
+
+class Neighbour:
+    """One service's address, and how to talk to it. ``connect_seconds`` bounds only the connection."""
+
+    name = "neighbour"
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, *, connect_seconds: float) -> None:
+        self._session = session
+        self.url = url.rstrip("/")
+        self._connect_seconds = connect_seconds
+
+    async def _ask(
+        self, method: str, path: str, seconds: float, passed_on: frozenset[str] = _PASSED_ON, **options: Any
+    ) -> PhotoFile:
+        """The body of a successful answer and its media type."""
+        headers = {REQUEST_ID_HEADER: rid} if (rid := request_id()) else {}
+        headers.update(options.pop("headers", {}))
+        options["params"] = {key: _parameter(value) for key, value in options.get("params", {}).items()}
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)
+        try:
+            async with self._session.request(
+                method, self.url + path, headers=headers, timeout=timeout, allow_redirects=False, **options
+            ) as response:
+                body = await response.read()
+        except TimeoutError as error:
+            raise UnavailableError(f"the {self.name} at {self.url} did not answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise UnavailableError(
+                f"the {self.name} at {self.url} does not answer ({_reason(error)}): "
+                f"start it, or correct DIPTYCH_GATEWAY_{self.name.upper()}_URL",
+                dropped=isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError),
+            ) from error
+        if response.status != 200:
+            raise self._refusal(response, body, passed_on)
+        return PhotoFile(body, response.content_type)
+
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes, passed_on: frozenset[str]) -> Problem:
+        try:
+            document = json.loads(body)
+            slug = document["type"].rpartition(":")[2]
+            detail = str(document["detail"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return UnavailableError(
+                f"what answers at {self.url} (status {response.status}) is no Diptych {self.name}: "
+                f"correct DIPTYCH_GATEWAY_{self.name.upper()}_URL"
+            )
+        if slug not in passed_on or slug not in CATALOGUE:
+            return UnavailableError(
+                f"the {self.name} failed with {response.status}, {detail}: see its log under this request's id"
+            )
+        retry_after = response.headers.get("Retry-After", "")
+        extra = {key: value for key, value in document.items() if key not in _DOCUMENT}
+        return Problem(slug, detail, retry_after=int(retry_after) if retry_after.isdigit() else None, **extra)
+
+    async def _status(self, schema: type[Status]) -> Status:
+        answer = await self._ask("GET", "/status", 2 * self._connect_seconds)
+        try:
+            return schema.model_validate_json(answer.data)
+        except ValidationError as error:
+            raise UnavailableError(
+                f"what answers at {self.url} is no Diptych {self.name}: correct DIPTYCH_GATEWAY_{self.name.upper()}_URL"
+            ) from error
+
+    def _unreadable(self, error: Exception) -> UnavailableError:
+        return UnavailableError(f"the {self.name} at {self.url} sent an answer that cannot be read: {error}")
+
+
+class Encoder(Neighbour):
+    name = "encoder"
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        connect_seconds: float,
+        embed_seconds: float,
+        rerank_seconds: float,
+    ) -> None:
+        super().__init__(session, url, connect_seconds=connect_seconds)
+        self._embed_seconds = embed_seconds
+        self._rerank_seconds = rerank_seconds
+
+    async def status(self) -> EncoderStatus:
+        return await self._status(EncoderStatus)
+
+    async def embed(self, query: str | bytes, model: ServedModel, *, with_tokens: bool) -> Embedding:
+        """Embed a text, or the bytes of an image file."""
+        if isinstance(query, str):
+            body = {"texts": [query], "model": model.ref, "tokens": with_tokens}
+            answer = await self._ask("POST", "/embed/text", self._embed_seconds, json=body)
+        else:
+            answer = await self._ask(
+                "POST",
+                "/embed/image",
+                self._embed_seconds,
+                params={"model": model.ref, "tokens": with_tokens},
+                data=query,
+                headers={"Content-Type": "application/octet-stream"},
+            )
+        try:
+            return Embedding.read(answer.data, model)
+        except WireError as error:
+            raise self._unreadable(error) from error
+
+    async def rerank(
+        self, modality: Modality, query: TokenFeatures, candidates: Sequence[TokenFeatures], model: ServedModel
+    ) -> npt.NDArray[np.float32]:
+        """Matching logits (n,) of n candidates; ``modality`` is the query's, the candidates have the other one."""
+        message = wire.pack({**tokens.to_tensors([query], "query_"), **tokens.to_tensors(candidates)})
+        answer = await self._ask(
+            "POST",
+            "/rerank",
+            self._rerank_seconds,
+            params={"model": model.ref, "query": modality},
+            data=message,
+            headers={"Content-Type": wire.MEDIA_TYPE},
+        )
+        try:
+            return wire.require(wire.unpack(answer.data)[0], "logits", np.float32, len(candidates))
+        except WireError as error:
+            raise self._unreadable(error) from error
+
+
+class Index(Neighbour):
+    name = "index"
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, *, connect_seconds: float, search_seconds: float
+    ) -> None:
+        super().__init__(session, url, connect_seconds=connect_seconds)
+        self._search_seconds = search_seconds
+
+    async def status(self) -> IndexStatus:
+        return await self._status(IndexStatus)
+
+    async def search(
+        self, collection: Collection, vector: npt.NDArray[np.float32], k: int, ref: str, *, with_tokens: bool
+    ) -> Candidates:
+        """The ``k`` items nearest to ``vector`` (D,), or all when there are fewer."""
+        answer = await self._ask(
+            "POST",
+            "/search",
+            self._search_seconds,
+            params={"index": ref, "collection": collection, "k": k, "tokens": with_tokens},
+            data=wire.pack({"queries": vector[None]}),
+            headers={"Content-Type": wire.MEDIA_TYPE},
+        )
+        try:
+            tensors, meta = wire.unpack(answer.data)
+            items = meta["items"][0]
+            cosines = wire.require(tensors, "scores", np.float32, 1, len(items))[0]
+            features = tokens.from_tensors(tensors) if with_tokens else []
+            if with_tokens and len(features) != len(items):
+                raise WireError(f"{len(items)} items came with the tokens of {len(features)}")
+        except (WireError, LookupError, TypeError) as error:
+            raise self._unreadable(error) from error
+        return Candidates(cosines, items, features)
+
+    async def photo(self, image_id: str, ref: str) -> PhotoFile:
+        """A photo's file. Raises :class:`Problem` ``not-found`` when there is none, or no longer."""
+        answer = await self._ask(
+            "GET",
+            f"/images/{image_id}/content",
+            self._search_seconds,
+            _PASSED_ON | {"not-found"},
+            params={"index": ref},
+        )
+        if not answer.media_type.startswith("image/"):
+            raise self._unreadable(ValueError(f"photo {image_id} came as {answer.media_type}"))
+        return answer
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # shorter than aiohttp's sentence, which repeats the address
+    return str(error) or type(error).__name__
+
+
+def _parameter(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,191 @@
+"""A query's way: result cache, identical queries in flight, encoder, index, reranker, final scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from services.gateway import metrics
+from services.gateway.cache import Cache
+from services.gateway.coalesce import Coalescer
+from services.gateway.metrics import Timings
+from services.gateway.neighbours import Candidates, Collection, Embedding, Encoder, Index, Modality
+from services.gateway.pairing import Pair, Pairing
+from shared import scoring
+from shared.problems import Problem
+from shared.schemas import ModelType
+from shared.telemetry import log
+from shared.wire import WireError
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text, or the bytes of an image file, and what it is searched in."""
+
+    content: str | bytes
+
+    @property
+    def modality(self) -> Modality:
+        return "text" if isinstance(self.content, str) else "image"
+
+    @property
+    def collection(self) -> Collection:
+        return "images" if isinstance(self.content, str) else "captions"
+
+    @cached_property
+    def digest(self) -> str:
+        data = self.content.encode() if isinstance(self.content, str) else self.content
+        return f"{self.modality}:{hashlib.sha256(data).hexdigest()}"
+
+
+class Hit(BaseModel):
+    """An item of the index, with everything it stores about the item, and how likely it is a match (0 to 1)."""
+
+    score: float
+    item: dict[str, Any]
+
+
+class Ranking(BaseModel):
+    """Hits, best first. ``degraded`` names the problem that kept the reranker from ranking them."""
+
+    model_type: ModelType
+    model: str
+    index: str
+    hits: list[Hit]
+    degraded: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    ranking: Ranking
+    cached: bool
+    milliseconds: dict[str, float]
+
+
+class Search:
+    """``rerank_depth`` candidates are reranked, or k when that is more, but never over ``max_rerank``."""
+
+    def __init__(
+        self, encoder: Encoder, index: Index, pairing: Pairing, cache: Cache, *, rerank_depth: int, max_rerank: int
+    ) -> None:
+        self._encoder = encoder
+        self._index = index
+        self._pairing = pairing
+        self._cache = cache
+        self._rerank_depth = rerank_depth
+        self._max_rerank = max_rerank
+        self._in_flight: Coalescer[Answer] = Coalescer()
+
+    async def answer(self, query: Query, model_type: ModelType, k: int) -> Answer:
+        """The ``k`` best matches, fewer when the collection is smaller. Raises :class:`Problem`."""
+        total = Timings()
+        with total.stage("total"):
+            found = await self._pairing.run(lambda pair: self._by(pair, query, model_type, k))
+        return Answer(found.ranking, found.cached, {**found.milliseconds, **total.milliseconds})
+
+    async def _by(self, pair: Pair, query: Query, model_type: ModelType, k: int) -> Answer:
+        if model_type == "cross" and not pair.model.has_reranker:
+            plain = await self._by(pair, query, "dual", k)
+            return Answer(_without_reranker(plain.ranking, "no-reranker"), plain.cached, plain.milliseconds)
+        key = f"{pair.key}:{query.digest}:{model_type}:{k}"
+        timings = Timings()
+        with timings.stage("cache"):
+            stored = _stored(await self._cache.get("results", key))
+        if stored is not None:
+            return Answer(stored, True, timings.milliseconds)
+        return await self._in_flight.run(key, lambda: self._rank(pair, query, model_type, k, key, timings))
+
+    async def _rank(
+        self, pair: Pair, query: Query, model_type: ModelType, k: int, key: str, timings: Timings
+    ) -> Answer:
+        rerank = model_type == "cross"
+        embedding = await self._embed(pair, query, rerank, timings)
+        depth = max(k, self._rerank_depth) if rerank else k
+        with timings.stage("search"):
+            found = await self._candidates(pair, query.collection, embedding, depth, rerank)
+        ranking = Ranking(model_type=model_type, model=pair.model.ref, index=pair.index.ref, hits=[])
+        order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
+        if rerank and found.items:
+            assert embedding.tokens is not None
+            try:
+                with timings.stage("rerank"):
+                    logits = await self._encoder.rerank(
+                        query.modality, embedding.tokens, found.tokens[: self._max_rerank], pair.model
+                    )
+                order, scores = scoring.rank_cross(found.cosines, logits, pair.model.scoring)
+            except Problem as problem:
+                if problem.slug == "unknown-version":
+                    raise
+                log.warning("not reranked", reason=problem.detail)
+                ranking = _without_reranker(ranking, problem.slug)
+        ranking.hits = [
+            Hit(score=float(score), item=found.items[row]) for row, score in zip(order[:k], scores[:k], strict=True)
+        ]
+        if ranking.degraded is None:
+            with timings.stage("cache"):
+                await self._cache.put("results", key, ranking.model_dump_json().encode())
+        return Answer(ranking, False, timings.milliseconds)
+
+    async def _embed(self, pair: Pair, query: Query, with_tokens: bool, timings: Timings) -> Embedding:
+        key = f"{pair.model.fingerprint}:{query.digest}"
+        with timings.stage("cache"):
+            message = await self._cache.get("embeddings", key)
+        if message is not None:
+            try:
+                stored = Embedding.read(message, pair.model)
+                if stored.tokens is not None or not with_tokens:
+                    return stored
+            except WireError:
+                pass  # not ours, or damaged: made again and overwritten
+        with timings.stage("encode"):
+            embedding = await self._encoder.embed(query.content, pair.model, with_tokens=with_tokens)
+        with timings.stage("cache"):
+            await self._cache.put("embeddings", key, embedding.message)
+        return embedding
+
+    async def _candidates(
+        self, pair: Pair, collection: Collection, embedding: Embedding, depth: int, with_tokens: bool
+    ) -> Candidates:
+        """The ``depth`` nearest items. Of captions with the same words only the first counts, as one answer."""
+        asked = depth
+        while True:
+            found = await self._index.search(
+                collection, embedding.vector, asked, pair.index.ref, with_tokens=with_tokens
+            )
+            rows = list(_first_of_each(found.items, "caption")) if collection == "captions" else range(len(found.items))
+            if len(rows) >= depth or len(found.items) < asked:
+                kept = list(rows)[:depth]
+                return Candidates(
+                    found.cosines[kept],
+                    [found.items[row] for row in kept],
+                    [found.tokens[row] for row in kept] if with_tokens else [],
+                )
+            asked *= 2
+
+
+def _without_reranker(ranking: Ranking, reason: str) -> Ranking:
+    metrics.DEGRADED.labels(reason).inc()
+    return ranking.model_copy(update={"model_type": "dual", "degraded": reason})
+
+
+def _stored(message: bytes | None) -> Ranking | None:
+    if message is None:
+        return None
+    try:
+        return Ranking.model_validate_json(message)
+    except ValidationError:
+        return None  # not ours, or damaged: made again and overwritten
+
+
+def _first_of_each(items: list[dict[str, Any]], field: str) -> Iterator[int]:
+    """Rows of the items that are the first with their value of ``field``."""
+    seen = set()
+    for row, item in enumerate(items):
+        if item.get(field) not in seen:
+            seen.add(item.get(field))
+            yield row

@@ -1,0 +1,51 @@
+"""What the gateway can be told."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Read from ``DIPTYCH_GATEWAY_*``; the address of Redis also from plain ``DIPTYCH_REDIS_URL``."""
+
+    model_config = SettingsConfigDict(env_prefix="DIPTYCH_GATEWAY_")
+
+    port: int = Field(8000, ge=0, le=65535)
+    encoder_url: str = Field("http://127.0.0.1:8001", description="Where the encoder service answers.")
+    index_url: str = Field("http://127.0.0.1:8002", description="Where the index service answers.")
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DIPTYCH_GATEWAY_REDIS_URL", "DIPTYCH_REDIS_URL", "redis_url"),
+        description="The cache, as redis://host:port/database. Without one nothing is cached.",
+    )
+
+    max_k: int = Field(1000, ge=1, description="The largest number of results that can be asked for.")
+    max_text_chars: int = Field(10_000, ge=1, description="The longest query text, in characters.")
+    max_upload_bytes: int = Field(20 * 1024 * 1024, ge=1, description="The largest picture that can be uploaded.")
+    max_in_flight: int = Field(256, ge=1, description="Requests worked on at once; those above are refused with 503.")
+
+    rerank_depth: int = Field(50, ge=1, description="How many of the dual encoder's best the cross model reranks.")
+    max_rerank: int = Field(200, ge=1, description="The most it reranks when k is larger than rerank_depth.")
+
+    poll_seconds: float = Field(1.0, gt=0, description="How often the neighbours are asked what they serve.")
+    connect_seconds: float = Field(1.0, gt=0, description="How long a connection to a neighbour may take.")
+    embed_seconds: float = Field(10.0, gt=0, description="How long an embedding is waited for.")
+    search_seconds: float = Field(10.0, gt=0, description="How long the index is waited for.")
+    rerank_seconds: float = Field(10.0, gt=0, description="How long reranking is waited for before going without.")
+
+    cache_ttl_seconds: int = Field(3600, ge=1, description="How long an entry of the cache is good.")
+    cache_max_value_bytes: int = Field(512 * 1024, ge=1, description="Larger entries are not cached.")
+    redis_timeout_seconds: float = Field(
+        0.25, gt=0, description="How long Redis is waited for before it counts as away."
+    )
+    redis_retry_seconds: float = Field(1.0, gt=0, description="How often a Redis that is away is looked for.")
+
+    thumbnail_sizes: tuple[int, ...] = Field(
+        (128, 256, 512), min_length=1, description="Thumbnail sizes on offer, in pixels, as a JSON list."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Web pages from these origins may call the gateway, as a JSON list. Closed by default."
+    )

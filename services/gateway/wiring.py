@@ -1,0 +1,112 @@
+"""The gateway's parts, connected, and the bound on how much they are given to do at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import aiohttp
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from services.gateway.cache import Cache
+from services.gateway.neighbours import Encoder, Index
+from services.gateway.pairing import Pairing
+from services.gateway.photos import Photos
+from services.gateway.search import Search
+from services.gateway.settings import GatewaySettings
+from shared.problems import Problem
+
+# Shorter than the five seconds after which uvicorn closes an idle connection: a request must not be sent into one that
+# is just being closed.
+_KEEP_ALIVE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Gateway:
+    pairing: Pairing
+    search: Search
+    photos: Photos
+
+
+@asynccontextmanager
+async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Everything that lives as long as the service does."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
+    cache = Cache(
+        settings.redis_url,
+        ttl_seconds=settings.cache_ttl_seconds,
+        max_value_bytes=settings.cache_max_value_bytes,
+        timeout_seconds=settings.redis_timeout_seconds,
+        retry_seconds=settings.redis_retry_seconds,
+        max_connections=2 * settings.max_in_flight,
+    )
+    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+        encoder = Encoder(
+            session,
+            settings.encoder_url,
+            connect_seconds=settings.connect_seconds,
+            embed_seconds=settings.embed_seconds,
+            rerank_seconds=settings.rerank_seconds,
+        )
+        index = Index(
+            session,
+            settings.index_url,
+            connect_seconds=settings.connect_seconds,
+            search_seconds=settings.search_seconds,
+        )
+        pairing = Pairing(encoder, index, poll_seconds=settings.poll_seconds)
+        search = Search(
+            encoder, index, pairing, cache, rerank_depth=settings.rerank_depth, max_rerank=settings.max_rerank
+        )
+        photos = Photos(index, pairing, cache, sizes=settings.thumbnail_sizes)
+        await cache.open()
+        watching = asyncio.create_task(pairing.watch())
+        try:
+            yield Gateway(pairing, search, photos)
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            photos.close()
+            await cache.close()
+
+
+async def _connected(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Connected = Annotated[Gateway, Depends(_connected)]
+
+
+def admitting(limit: int) -> type[APIRoute]:
+    """Routes of which at most ``limit`` requests are worked on at once, counted before a body is read.
+
+    A request above that is refused at once with ``overloaded``: a queue would only make everybody late.
+    """
+    in_flight = 0
+
+    class AdmittedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def admitted(request: Request) -> Response:
+                nonlocal in_flight
+                if in_flight >= limit:
+                    raise Problem(
+                        "overloaded", f"{limit} requests are being worked on; ask again in a second", retry_after=1
+                    )
+                in_flight += 1
+                try:
+                    return await handle(request)
+                finally:
+                    in_flight -= 1
+
+            return admitted
+
+    return AdmittedRoute

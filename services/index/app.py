@@ -1,0 +1,175 @@
+"""The index service: answers nearest-neighbour queries over the published index, and hands out its photos."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import faiss
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse
+from PIL import Image, UnidentifiedImageError
+from prometheus_client import Gauge, Histogram
+
+from services.index.settings import IndexSettings
+from shared import tokens, wire
+from shared.artifacts import ArtifactError, ArtifactStore, Deployment, Ref
+from shared.collections import Collection, IndexDirectory
+from shared.http import create_app, run
+from shared.problems import Problem
+from shared.schemas import IndexStatus, ServedIndex
+from shared.watch import VersionWatcher
+
+ITEMS = Gauge("diptych_index_items", "Items of the index that is being served.", ["collection"])
+SEARCH = Histogram(
+    "diptych_index_search_seconds",
+    "Time of one search, reading its items included.",
+    ["collection"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+MISSING = "nothing is indexed in {store}: run diptych index build (or diptych up)"
+
+CollectionName = Literal["images", "captions"]
+IndexRef = Annotated[str | None, Query(description="name/version; the current one when left out")]
+
+
+def create(settings: IndexSettings) -> FastAPI:
+    """The application; it follows the store for as long as it runs."""
+    if settings.threads is not None:
+        faiss.omp_set_num_threads(settings.threads)
+    store = ArtifactStore(settings.store)
+    watcher: VersionWatcher[IndexDirectory] = VersionWatcher(
+        store,
+        lambda deployment: deployment.index,
+        lambda deployment: _load(store, deployment, settings.photos),
+        missing=MISSING.format(store=settings.store),
+        poll_seconds=settings.poll_seconds,
+        retire_seconds=settings.retire_seconds,
+    )
+
+    async def problems() -> list[str]:
+        return [watcher.problem or watcher.missing] if watcher.current_ref is None else []
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watcher.run())
+        yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    app = create_app("index", problems, max_body_bytes=settings.max_body_bytes, lifespan=lifespan)
+    for name in ("images", "captions"):
+        ITEMS.labels(name).set_function(_counter(watcher, name))
+
+    @app.get("/status", summary="What is loaded")
+    async def status() -> IndexStatus:
+        served = [_served(index) for index in watcher.loaded.values()]
+        return IndexStatus(current=watcher.current_ref, indexes=served, problem=watcher.problem)
+
+    @app.post("/search", summary="The items nearest to each query", response_class=Response)
+    async def search(
+        request: Request,
+        collection: CollectionName,
+        k: Annotated[int, Query(ge=1, le=settings.max_k)],
+        index: IndexRef = None,
+        with_tokens: Annotated[bool, Query(alias="tokens")] = False,
+    ) -> Response:
+        ref, found = watcher.get(index)
+        try:
+            tensors, _ = wire.unpack(await request.body())
+            queries = wire.require(tensors, "queries", np.float32, None, found.manifest.embedding_dim)
+        except wire.WireError as error:
+            raise Problem("invalid-request", str(error)) from error
+        with SEARCH.labels(collection).time():
+            answer = await asyncio.to_thread(_search, found.collection(collection), queries, k, with_tokens)
+        meta = {"index": ref, "fingerprint": found.manifest.fingerprint, "items": answer[1]}
+        return Response(wire.pack(answer[0], meta), media_type=wire.MEDIA_TYPE)
+
+    @app.get("/collections/{collection}/items/{item_id}", summary="What is stored about an item")
+    async def item(collection: CollectionName, item_id: str, index: IndexRef = None) -> dict[str, Any]:
+        _, found = watcher.get(index)
+        try:
+            about = (await asyncio.to_thread(found.collection(collection).metadata, [item_id]))[0]
+        except KeyError as error:
+            raise Problem("not-found", f"{collection} has no item {item_id!r}") from error
+        return {"id": item_id, **about}
+
+    @app.get("/images/{image_id}/content", summary="A photo's file", response_class=FileResponse)
+    async def content(image_id: str, index: IndexRef = None) -> FileResponse:
+        _, found = watcher.get(index)
+        try:
+            path, media_type = await asyncio.to_thread(_photo, found, image_id)
+        except KeyError as error:
+            raise Problem("not-found", f"there is no image {image_id!r}") from error
+        except OSError as error:
+            raise Problem("not-found", f"the file of image {image_id} cannot be read: {error}") from error
+        # The id is the content's hash, so what it names never changes.
+        headers = {"ETag": f'"{image_id}"', "Cache-Control": "public, max-age=31536000, immutable"}
+        return FileResponse(path, media_type=media_type, headers=headers)
+
+    return app
+
+
+def main() -> None:
+    """Serve with settings from the environment."""
+    settings = IndexSettings()
+    run("index", create(settings), settings)
+
+
+def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None) -> IndexDirectory:
+    assert deployment.index is not None
+    loaded = IndexDirectory.open(store.path("index", Ref.parse(deployment.index)), photo_root=photos)
+    if loaded.manifest.fingerprint != deployment.fingerprint:
+        raise ArtifactError(
+            f"it was built by model {loaded.manifest.model} (fingerprint {loaded.manifest.fingerprint[:12]}), but "
+            f"the store points to model {deployment.model} ({deployment.fingerprint[:12]}): build an index with that "
+            "model, or roll back"
+        )
+    return loaded
+
+
+def _search(
+    collection: Collection, queries: wire.Array, k: int, with_tokens: bool
+) -> tuple[dict[str, wire.Array], list[list[dict[str, Any]]]]:
+    """Tensors of the answer, and each query's items."""
+    scores, ids = collection.search(queries, k)
+    tensors: dict[str, wire.Array] = {"scores": scores}
+    if with_tokens:
+        tensors |= tokens.to_tensors([found for line in ids for found in collection.tokens(line)])
+    items = [
+        [{"id": item_id, **about} for item_id, about in zip(line, collection.metadata(line), strict=True)]
+        for line in ids
+    ]
+    return tensors, items
+
+
+def _photo(index: IndexDirectory, image_id: str) -> tuple[Path, str]:
+    path = index.photo(image_id)
+    try:
+        with Image.open(path) as image:  # reads the header only
+            media_type = image.get_format_mimetype()
+    except UnidentifiedImageError as error:
+        raise OSError("it is no longer an image") from error
+    return path, media_type or "application/octet-stream"
+
+
+def _served(index: IndexDirectory) -> ServedIndex:
+    manifest = index.manifest
+    return ServedIndex(
+        ref=manifest.ref,
+        fingerprint=manifest.fingerprint,
+        embedding_dim=manifest.embedding_dim,
+        collections={"images": len(index.images), "captions": len(index.captions)},
+    )
+
+
+def _counter(watcher: VersionWatcher[IndexDirectory], name: str) -> Callable[[], float]:
+    def count() -> float:
+        return float(len(watcher.get(None)[1].collection(name))) if watcher.current_ref else 0.0
+
+    return count

@@ -1,0 +1,20 @@
+"""The index service's settings, ``DIPTYCH_INDEX_*``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import StoreSettings
+
+
+class IndexSettings(StoreSettings):
+    model_config = SettingsConfigDict(env_prefix="DIPTYCH_INDEX_")
+
+    port: int = Field(8002, ge=0, le=65535)
+    photos: Path | None = Field(None, description="Where the photos lie here, when not where the index was built.")
+    threads: int | None = Field(None, ge=1, description="Cores that one search may use; all when unset.")
+    max_k: int = Field(10_000, ge=1, description="The most results that one query may ask for.")
+    max_body_bytes: int = Field(8_000_000, ge=1000, description="The largest batch of queries.")

@@ -1,0 +1,146 @@
+"""The item store: one SQLite file that holds, per item, its metadata, its vector and its token features."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.artifacts import ArtifactError
+from shared.tokens import TokenFeatures
+
+ITEMS = "items.sqlite"
+Float32 = npt.NDArray[np.float32]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS items (
+    number INTEGER PRIMARY KEY,
+    collection TEXT NOT NULL,
+    id TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    vector BLOB NOT NULL,
+    codes BLOB NOT NULL,
+    scales BLOB NOT NULL,
+    UNIQUE (collection, id)
+);
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    captions TEXT NOT NULL,
+    image_id TEXT,
+    problem TEXT
+);
+CREATE INDEX IF NOT EXISTS files_by_image ON files (image_id);
+"""
+_LENGTH_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Item:
+    """``vector`` float32 (D,), a unit vector; ``metadata`` a JSON-able object."""
+
+    id: str
+    metadata: dict[str, Any]
+    vector: Float32
+    tokens: TokenFeatures
+
+
+def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    """Open an item store. A writable one is created when missing, and what it commits survives a power cut.
+
+    Raises :class:`ArtifactError` when the file is not one.
+    """
+    try:
+        if writable:
+            connection = sqlite3.connect(path, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_SCHEMA)
+        else:
+            # Published files never change, so no locks are needed and the folder may be read-only.
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+            connection.execute("SELECT count(*) FROM about")
+    except sqlite3.Error as error:
+        raise ArtifactError(f"{path} is not an item store: {error}") from error
+    return connection
+
+
+def upsert(connection: sqlite3.Connection, collection: str, items: Iterable[Item], dim: int, token_dim: int) -> None:
+    """Insert or replace within the caller's transaction. Raises ValueError for an item that cannot be searched."""
+    rows = []
+    for item in items:
+        _check(item, dim, token_dim)
+        metadata = json.dumps(item.metadata, ensure_ascii=False)
+        blobs = (item.vector.tobytes(), item.tokens.codes.tobytes(), item.tokens.scales.tobytes())
+        rows.append((collection, item.id, metadata, *blobs))
+    connection.executemany(
+        "INSERT INTO items (collection, id, metadata, vector, codes, scales) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (collection, id) DO UPDATE SET metadata = excluded.metadata, vector = excluded.vector, "
+        "codes = excluded.codes, scales = excluded.scales",
+        rows,
+    )
+
+
+def vectors(connection: sqlite3.Connection, collection: str, dim: int) -> tuple[list[str], Float32]:
+    """Ids and vectors (n, D) of a collection, oldest first. Raises :class:`ArtifactError` for damaged vectors."""
+    ids: list[str] = []
+    parts: list[bytes] = []
+    for item_id, vector in connection.execute(
+        "SELECT id, vector FROM items WHERE collection = ? ORDER BY number", (collection,)
+    ):
+        if len(vector) != 4 * dim:
+            raise ArtifactError(f"item {item_id!r} of {collection} has {len(vector)} bytes of vector, not {4 * dim}")
+        ids.append(item_id)
+        parts.append(vector)
+    array = np.frombuffer(b"".join(parts), np.float32).reshape(len(ids), dim)
+    if not np.isfinite(array).all():
+        raise ArtifactError(f"{collection} holds vectors that are not finite")
+    return ids, array
+
+
+def metadata(connection: sqlite3.Connection, collection: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Metadata by id; ids that do not exist are left out."""
+    found = _by_id(connection, "id, metadata", collection, ids)
+    return {item_id: json.loads(text) for item_id, text in found}
+
+
+def tokens(connection: sqlite3.Connection, collection: str, ids: Sequence[str], token_dim: int) -> list[TokenFeatures]:
+    """Token features in the order of ``ids``. Raises KeyError for an id that does not exist."""
+    found = {
+        item_id: TokenFeatures(np.frombuffer(codes, np.int8).reshape(-1, token_dim), np.frombuffer(scales, np.float16))
+        for item_id, codes, scales in _by_id(connection, "id, codes, scales", collection, ids)
+    }
+    return [found[item_id] for item_id in ids]
+
+
+def count(connection: sqlite3.Connection, collection: str) -> int:
+    number: int = connection.execute("SELECT count(*) FROM items WHERE collection = ?", (collection,)).fetchone()[0]
+    return number
+
+
+def _by_id(
+    connection: sqlite3.Connection, columns: str, collection: str, ids: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, len(ids), 500):  # under SQLite's limit on variables in a statement
+        part = ids[start : start + 500]
+        marks = ",".join("?" * len(part))
+        statement = f"SELECT {columns} FROM items WHERE collection = ? AND id IN ({marks})"  # noqa: S608  (no values)
+        yield from connection.execute(statement, (collection, *part))
+
+
+def _check(item: Item, dim: int, token_dim: int) -> None:
+    if item.vector.shape != (dim,) or item.vector.dtype != np.float32:
+        raise ValueError(f"item {item.id!r} has a {item.vector.dtype} vector {item.vector.shape}, not float32 ({dim},)")
+    length = float(np.linalg.norm(item.vector))
+    if not abs(length - 1) <= _LENGTH_TOLERANCE:  # catches NaN too
+        raise ValueError(f"item {item.id!r} has a vector of length {length}, not 1")
+    if item.tokens.codes.shape != (len(item.tokens), token_dim):
+        raise ValueError(f"item {item.id!r} has tokens {item.tokens.codes.shape}, not (n, {token_dim})")

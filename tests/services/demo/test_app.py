@@ -1,0 +1,95 @@
+"""The service with no gateway behind it: it comes up, and it is the page that says what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from diptych.ports import free_port
+from services.demo.search import Search
+from shared.client import AsyncClient
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[httpx.Client]:
+    port = free_port()
+    environment = {
+        "DIPTYCH_DEMO_PORT": str(port),
+        "DIPTYCH_DEMO_GATEWAY_URL": f"http://127.0.0.1:{free_port({port})}",
+        "DIPTYCH_DEMO_MAX_UPLOAD_BYTES": "1000",
+        "DIPTYCH_DEMO_EXAMPLES": '["a fox"]',
+    }
+    command = [sys.executable, "-c", "from services.demo.app import main; main()"]
+    process = subprocess.Popen(command, env=os.environ | environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            while True:
+                assert process.poll() is None
+                try:
+                    client.get("/health/live")
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.1)
+            yield client
+    finally:
+        process.terminate()
+        assert process.wait(30) in (0, -15)
+
+
+def test_it_is_live_and_ready_without_a_gateway(demo: httpx.Client) -> None:
+    assert demo.get("/health/live").json() == {"status": "live"}
+    assert demo.get("/health/ready").json() == {"ready": True, "problems": []}
+
+
+def test_metrics(demo: httpx.Client) -> None:
+    demo.get("/health/live")
+    assert 'diptych_http_requests_total{method="GET",route="/health/live",service="demo"' in demo.get("/metrics").text
+
+
+def test_the_page_offers_the_examples_and_calls_no_other_place(demo: httpx.Client) -> None:
+    page = demo.get("/")
+    assert page.status_code == 200
+    assert "<title>Diptych</title>" in page.text or "Diptych" in page.text
+    assert "a fox" in page.text
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    theme = demo.get("/theme.css")
+    assert theme.status_code == 200
+    assert "http" not in theme.text
+    assert demo.get("/config").json()["analytics_enabled"] is False
+
+
+def test_an_upload_over_the_limit_is_refused(demo: httpx.Client) -> None:
+    answer = demo.post("/gradio_api/upload", files={"files": ("a.jpg", b"\0" * 200_000)})
+    assert answer.status_code == 413
+
+
+def test_no_actions_are_offered_as_an_interface_for_programs(demo: httpx.Client) -> None:
+    assert demo.get("/gradio_api/info").json()["named_endpoints"] == {}
+
+
+async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    async with AsyncClient(url, retries=0) as client:
+        search = Search(client)
+        pictures, line = await search.pictures("a fox", "dual", 3)
+        assert pictures == []
+        assert "The gateway cannot be reached" in line
+        assert url in line
+        captions, line = await search.captions(__file__, "dual", 3)
+        assert captions == ""
+        assert "The gateway cannot be reached" in line
+        assert "The gateway cannot be reached" in await search.collection()
+        assert await search.samples(["a fox"]) == []
+
+
+async def test_nothing_to_ask_with_is_a_hint() -> None:
+    async with AsyncClient(f"http://127.0.0.1:{free_port()}", retries=0) as client:
+        search = Search(client)
+        assert "Type what" in (await search.pictures("  ", "dual", 3))[1]
+        assert "Drop, paste or take" in (await search.captions(None, "dual", 3))[1]

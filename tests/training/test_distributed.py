@@ -1,0 +1,60 @@
+"""Two processes with gathered negatives compute what one process computes on the whole batch."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.distributed import world
+from training.losses import info_nce
+
+
+def _model() -> nn.Linear:
+    torch.manual_seed(3)
+    return nn.Linear(6, 5)
+
+
+def _loss(model: nn.Module, images: torch.Tensor, texts: torch.Tensor, ids: torch.Tensor, gather: Any) -> torch.Tensor:
+    both = F.normalize(model(torch.cat([images, texts])), dim=1)
+    image, text = both[: len(images)], both[len(images) :]
+    return info_nce(gather(image), gather(text), gather(ids), gather(ids), torch.tensor(4.0))
+
+
+def _data() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(8, 6, generator=generator), torch.randn(8, 6, generator=generator)
+
+
+def _worker(rank: int, port: int, out: Path) -> None:
+    import os
+
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+    images, texts = _data()
+    with world("cpu") as peers:
+        model = DistributedDataParallel(_model())
+        mine = slice(4 * rank, 4 * rank + 4)
+        loss = _loss(model, images[mine], texts[mine], torch.arange(8)[mine], peers.gather)
+        loss.backward()
+        gradients = {name: p.grad for name, p in model.module.named_parameters()}
+        torch.save({"loss": loss.detach(), **gradients}, out / f"{rank}.pt")
+        peers.barrier()
+
+
+def test_gathered_negatives_give_the_loss_and_gradients_of_one_process(tmp_path: Path, free_tcp_port: int) -> None:
+    mp.spawn(_worker, (free_tcp_port, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    images, texts = _data()
+    model = _model()
+    loss = _loss(model, images, texts, torch.arange(8), lambda rows: rows)
+    loss.backward()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found["loss"], loss.detach())
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(found[name], parameter.grad)

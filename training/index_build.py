@@ -1,0 +1,214 @@
+"""Build an index: every photo and caption through a published model, into an artifact, in steps that can be cut off.
+
+Needs no torch: it computes with the engine that serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shared.artifacts import ArtifactError, ArtifactStore, Ref
+from shared.collections import IndexBuilder, Item, Photo
+from shared.engines import Engine, open_engine
+from shared.engines.images import ImageError, pixels
+from shared.tokens import TokenFeatures
+from training.data import layouts
+from training.data.captioned import PHOTO_SUFFIXES, CaptionedImage, DataError
+
+_SHOWN_PROBLEMS = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """Photos under ``root``, with captions where there are any."""
+
+    root: Path
+    images: Sequence[CaptionedImage]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A file that was read: its pixels, or why it has none."""
+
+    image: CaptionedImage
+    size: int
+    mtime_ns: int
+    image_id: str | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
+    problem: str | None = None
+
+
+def photos_in(folder: Path, captions_file: Path | None = None) -> Source:
+    """Every image file under ``folder``, with its captions where a caption file has some. Raises :class:`DataError`."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder of photos")
+    captioned: dict[Path, CaptionedImage] = {}
+    if captions_file is not None or layouts.find_captions(folder) is not None:
+        captioned = {image.path: image for image in layouts.load(folder, "all", captions_file=captions_file).images}
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise DataError(f"{folder} holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))})")
+    return Source(folder, [captioned.get(path) or CaptionedImage(path, path.name, ()) for path in files])
+
+
+def build(
+    store: ArtifactStore,
+    model: Ref,
+    source: Source,
+    work: Path,
+    *,
+    name: str,
+    batch_size: int = 32,
+    threads: int | None = None,
+    activate: bool = True,
+    console: Console,
+) -> Ref:
+    """Bring the index in ``work`` up to date with ``source``, publish it and, if asked, serve it.
+
+    Files that have not changed are not read again. Unreadable photos are left out and counted. When nothing has changed
+    since the newest published version, that version is returned. Raises :class:`ArtifactError`, :class:`DataError`.
+    """
+    manifest = store.model(model)
+    with IndexBuilder(work, manifest, source.root) as builder:
+        by_path = {_relative(image.path, source.root): image for image in source.images}
+        gone = builder.keep_only(by_path)
+        engine: Engine | None = None
+        while waiting := [path for path, image in by_path.items() if not _known(builder, path, image)]:
+            engine = engine or open_engine(store.path("model", model), engine="auto", threads=threads)
+            _embed(builder, engine, [(path, by_path[path]) for path in waiting], batch_size, console)
+        counts, problems = builder.counts(), builder.problems()
+        console.print(
+            f"index {name}: {counts['images']:,} photos, {counts['captions']:,} captions"
+            + (f"; {gone:,} gone from the folder" if gone else ""),
+            highlight=False,
+        )
+        if problems:
+            console.print(f"left out {len(problems):,} files:", highlight=False)
+            for path, problem in problems[:_SHOWN_PROBLEMS]:
+                console.print(f"  {path}: {problem}", highlight=False, markup=False)
+        if counts["images"] == 0:
+            raise DataError(f"none of the {len(by_path):,} files in {source.root} could be read as a photo")
+        ref = _publish(store, builder, name, manifest.fingerprint)
+    current = store.current()
+    if activate and (current is None or (current.model, current.index) != (str(model), str(ref))):
+        store.activate(model, ref)
+    return ref
+
+
+def check_vocabulary(model: Path, vocab: Path) -> None:
+    """Refuse a vocabulary that is not the one the model was trained with. Raises :class:`ArtifactError`."""
+    own = model / "vocab.json"
+    if not own.exists():
+        raise ArtifactError(f"{model} has no vocabulary: its tokenizer came with its text tower; leave --vocab out")
+    if json.loads(own.read_text(encoding="utf-8")) != json.loads(vocab.read_text(encoding="utf-8")):
+        raise ArtifactError(f"{vocab} is not the vocabulary that the model was trained with ({own})")
+
+
+def _known(builder: IndexBuilder, path: str, image: CaptionedImage) -> bool:
+    try:
+        facts = image.path.stat()
+    except OSError:
+        return builder.knows(path, 0, 0, image.captions)
+    return builder.knows(path, facts.st_size, facts.st_mtime_ns, image.captions)
+
+
+def _embed(
+    builder: IndexBuilder,
+    engine: Engine,
+    waiting: Sequence[tuple[str, CaptionedImage]],
+    batch_size: int,
+    console: Console,
+) -> None:
+    """Look at the files, embed what can be read, and commit batch by batch."""
+    columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor() as pool:
+        task = progress.add_task("", total=len(waiting))
+        for start in range(0, len(waiting), batch_size):
+            batch = waiting[start : start + batch_size]
+            looked = list(pool.map(lambda entry: _look(entry[1], engine), batch))
+            builder.add(_photos(builder, engine, [path for path, _ in batch], looked))
+            progress.advance(task, len(batch))
+
+
+def _look(image: CaptionedImage, engine: Engine) -> _Looked:
+    size = mtime_ns = 0
+    try:
+        facts = image.path.stat()
+        size, mtime_ns = facts.st_size, facts.st_mtime_ns
+        data = image.path.read_bytes()
+        found = pixels(data, engine.manifest.preprocessing)
+    except (ImageError, OSError) as error:
+        return _Looked(image, size, mtime_ns, problem=str(error))
+    return _Looked(image, size, mtime_ns, hashlib.sha256(data).hexdigest()[:16], found)
+
+
+def _photos(builder: IndexBuilder, engine: Engine, paths: Sequence[str], looked: Sequence[_Looked]) -> list[Photo]:
+    """What the builder records of a batch: embedded photos, second copies, and files with a problem."""
+    taken: dict[str, str] = {}
+    fresh: list[int] = []
+    photos: list[Photo] = []
+    for place, (path, one) in enumerate(zip(paths, looked, strict=True)):
+        first = None
+        if one.image_id is not None:
+            first = taken.get(one.image_id) or builder.path_of(one.image_id)
+            if first is None or first == path:
+                first = None
+                taken[one.image_id] = path
+                fresh.append(place)
+        problem = one.problem or (f"the same photo as {first}" if first else None)
+        photos.append(Photo(path, one.size, one.mtime_ns, one.image.captions, one.image_id, problem=problem))
+    if fresh:
+        stacked = np.stack([found for place in fresh if (found := looked[place].pixels) is not None])
+        images = engine.embed_images(stacked)
+        for row, place in enumerate(fresh):
+            photos[place] = _embedded(photos[place], engine, images.embedding[row], images.tokens[row])
+    return photos
+
+
+def _embedded(photo: Photo, engine: Engine, vector: npt.NDArray[np.float32], tokens: TokenFeatures) -> Photo:
+    """The photo with its item and its captions'."""
+    assert photo.image_id is not None
+    metadata = {"name": Path(photo.path).name, "path": photo.path, "bytes": photo.size}
+    captions: list[Item] = []
+    if photo.captions:
+        texts = engine.embed_texts(photo.captions)
+        for n, caption in enumerate(photo.captions):
+            about = {"caption": caption, "image_id": photo.image_id}
+            captions.append(Item(f"{photo.image_id}-{n}", about, texts.embedding[n], texts.tokens[n]))
+    return replace(photo, item=Item(photo.image_id, metadata, vector, tokens), caption_items=captions)
+
+
+def _publish(store: ArtifactStore, builder: IndexBuilder, name: str, fingerprint: str) -> Ref:
+    versions = [m for m in store.published("index") if m.name == name and m.fingerprint == fingerprint]
+    newest = store.index(Ref.parse(versions[-1].ref)) if versions else None
+    if newest is not None and newest.contents == builder.contents():
+        return Ref.parse(newest.ref)
+    store.root.mkdir(parents=True, exist_ok=True)
+    beside = Path(mkdtemp(prefix=".sealing-", dir=store.root))
+    try:
+        sealed = builder.seal(beside / name, name, store.next_version("index", name))
+        store.publish(beside / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Ref.parse(sealed.ref)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.resolve().relative_to(root.resolve()).as_posix()
