@@ -22,6 +22,9 @@ from shared.schemas import ModelType
 from shared.telemetry import log
 from shared.wire import WireError
 
+# Where the search for captions with other words ends: the most that the index service gives.
+_MOST_CANDIDATES = 10_000
+
 
 @dataclass(frozen=True)
 class Query:
@@ -158,14 +161,14 @@ class Search:
                 collection, embedding.vector, asked, pair.index.ref, with_tokens=with_tokens
             )
             rows = list(_first_of_each(found.items, "caption")) if collection == "captions" else range(len(found.items))
-            if len(rows) >= depth or len(found.items) < asked:
+            if len(rows) >= depth or len(found.items) < asked or asked == _MOST_CANDIDATES:
                 kept = list(rows)[:depth]
                 return Candidates(
                     found.cosines[kept],
                     [found.items[row] for row in kept],
                     [found.tokens[row] for row in kept] if with_tokens else [],
                 )
-            asked *= 2
+            asked = min(2 * asked, _MOST_CANDIDATES)
 
 
 def _without_reranker(ranking: Ranking, reason: str) -> Ranking:

