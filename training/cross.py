@@ -84,7 +84,8 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
             dropout=options.dropout,
         )
     )
-    cache = options.out / "cache" if peers.size == 1 else options.out / f"cache-{peers.rank}"
+    # The dual encoder's run has decoded the photos, and computed their features if its backbone was frozen.
+    cache = options.dual / ("cache" if peers.size == 1 else f"cache-{peers.rank}")
     data, dev = (layouts.load(options.data, split) for split in ("train", "dev"))
     train_set = _features(checkpoint, data, 2, cache, peers, console)
     dev_set = _features(checkpoint, dev, 1, cache, peers, console)
@@ -185,6 +186,7 @@ def _features(
     config = towers.config.image
     captions = Captions.of(data, checkpoint.tokenizer, towers.config.text.max_length)
     pixels = photos.load(data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console)
+    grid = photos.grid_features(towers, pixels, cache, device, console)
     images = np.zeros((len(data), views, towers.image.side**2, config.width), np.float16)
     texts = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
     image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
@@ -192,9 +194,8 @@ def _features(
     with torch.autocast(device.type, torch.bfloat16):
         for start in track(range(0, len(data), 64), "photos through the tower", console=console):
             rows = slice(start, min(start + 64, len(data)))
-            batch = photos.to_tensor(pixels[rows], device)
             for view in range(views):
-                hidden = towers.image.hidden(towers.image.grid_features(batch.flip(2) if view else batch))
+                hidden = towers.image.hidden(photos.to_tensor(grid[rows, view], device).float())
                 images[rows, view] = hidden.float().cpu().numpy()
                 if view == 0:
                     image_vectors[rows] = towers.image.embed(hidden).float().cpu()

@@ -82,8 +82,8 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     frozen = options.image_lr_scale == 0
     grid = dev_grid = None
     if frozen:
-        grid = photos.grid_features(towers, pixels, options.image_weights, cache, peers.device, console)
-        dev_grid = photos.grid_features(towers, dev_pixels, options.image_weights, cache, peers.device, console)
+        grid = photos.grid_features(towers, pixels, cache, peers.device, console)
+        dev_grid = photos.grid_features(towers, dev_pixels, cache, peers.device, console)
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows = np.asarray(batch)

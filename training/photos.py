@@ -43,18 +43,17 @@ def load(data: CaptionedImages, preprocessing: ImagePreprocessing, cache: Path, 
 
 
 def grid_features(
-    towers: Towers, pixels: Pixels, weights: str, cache: Path, device: torch.device, console: Console
+    towers: Towers, pixels: Pixels, cache: Path, device: torch.device, console: Console
 ) -> npt.NDArray[np.float16]:
     """What a frozen backbone sees: float16 (photos, 2, tokens, channels), each photo as it is and mirrored."""
     tower = towers.image
     shape = (len(pixels), 2, tower.side**2, tower.backbone.channels)
     sample = hashlib.sha256(np.ascontiguousarray(pixels[:: max(1, len(pixels) // 64)]).tobytes()).hexdigest()
-    key = [
-        len(pixels),
-        sample,
-        weights,
-        tower.config.model_dump(mode="json", include={"library", "backbone", "size", "grid"}),
-    ]
+    weights = hashlib.sha256()
+    for value in tower.backbone.state_dict().values():
+        weights.update(value.cpu().numpy().tobytes())
+    config = tower.config.model_dump(mode="json", include={"library", "backbone", "size", "grid"})
+    key = [len(pixels), sample, weights.hexdigest(), config]
 
     def fill(array: npt.NDArray[Any]) -> None:
         tower.to(device).eval()
