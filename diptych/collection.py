@@ -28,14 +28,13 @@ class Collection:
 
 
 def choose(photos: Path | None, flickr8k: Path | None, gallery_folder: Path) -> Collection:
-    """The folder to index. Without ``photos`` and ``flickr8k`` the gallery is laid out in ``gallery_folder`` first.
+    """What to serve. Without ``photos`` and ``flickr8k`` it is the gallery, which is to be laid out in ``gallery_folder``.
 
     Raises :class:`CollectionError` when a folder is not there, or both are given.
     """
     if photos and flickr8k:
         raise CollectionError("give --photos or --flickr8k (PHOTOS= or FLICKR8K= with make), not both")
     if not (photos or flickr8k):
-        lay_out(gallery.photos(), gallery_folder)
         return Collection("the gallery", "gallery", gallery_folder, gallery.EXAMPLES)
     folder = (photos or flickr8k or Path()).expanduser().resolve()
     if not folder.is_dir():

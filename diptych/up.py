@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from diptych import shipped
-from diptych.collection import Collection, CollectionError, choose
+from diptych import gallery, shipped
+from diptych.collection import Collection, CollectionError, choose, lay_out
+from diptych.gallery import GalleryError
 from diptych.guard import Guard
 from diptych.ports import PortTakenError, free_port, is_free
 from diptych.programs import Addresses, get_json, programs
@@ -18,7 +19,15 @@ from diptych.state import StateDirectory, StateInUseError
 from diptych.supervisor import Child, Program, StartError, StopSignal, Supervisor, ending
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
 
-EXPECTED_ERRORS = (ArtifactError, CollectionError, OSError, PortTakenError, StartError, StateInUseError)
+EXPECTED_ERRORS = (
+    ArtifactError,
+    CollectionError,
+    GalleryError,
+    OSError,
+    PortTakenError,
+    StartError,
+    StateInUseError,
+)
 
 _READY_SECONDS = 120.0
 _PATIENCE_SECONDS = 15.0  # the services' own limit for finishing requests is 10 s
@@ -47,13 +56,15 @@ def up(
     """
     began = time.monotonic()
     directory = StateDirectory(state.resolve())
+    collection = choose(photos, flickr8k, directory.gallery)
     at = _addresses(host, gateway_port, demo_port, encoder_port, index_port)
     with (
         directory.locked() as lock,
         StopSignal() as stopping,
         Guard([directory.run, directory.lock], lock) as guard,
     ):
-        collection = choose(photos, flickr8k, directory.gallery)
+        if collection.folder == directory.gallery:
+            lay_out(gallery.photos(), directory.gallery)
         _publish_shipped(ArtifactStore(directory.store), console)
         supervisor = Supervisor(directory.logs, guard, lambda line: _say(console, line))
         run = _Run(directory, at, collection, supervisor, guard, stopping, console)
@@ -110,7 +121,6 @@ class _Run:
                 self._give_up_if_hopeless(program, problem, deadline)
                 self._supervisor.tend()
                 time.sleep(_TICK_SECONDS)
-        self._record(ready=True)
 
     def announce(self, seconds: float) -> None:
         _, served = get_json(f"{self._at.gateway_url}/models")
@@ -123,6 +133,7 @@ class _Run:
         _say(self._console, f"  metrics   {self._at.gateway_url}/metrics")
         _say(self._console, f"  logs      {self._directory.logs}")
         _say(self._console, "Ctrl-C stops everything.")
+        self._record(ready=True)
 
     def _index(self) -> None:
         """Build what is missing of the index in a process of its own, which shows its progress on our terminal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,3 +65,13 @@ class Captions:
             torch.from_numpy(self.ids[captions, :longest]).to(device),
             torch.from_numpy(self.mask[captions, :longest]).to(device),
         )
+
+
+def map_by_length(work: Callable[[Tensor, int], Tensor], mask: Tensor, chunk: int) -> Tensor:
+    """Rows computed in chunks of like length: most captions are half as long as the longest, and padding costs as much
+    as words. ``work(rows, longest)`` gets row numbers and the length to cut them to; results come in the mask's order.
+    """
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort()
+    parts = [work(rows, int(lengths[rows[-1]])) for rows in torch.split(order, chunk)]
+    return torch.cat(parts)[order.argsort()]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shared.artifacts import ImagePreprocessing
 from shared.models import Reranker, RerankerConfig, Towers
 from training import photos
-from training.captions import Captions
+from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, CheckpointError, describe
 from training.data import layouts
 from training.data.captioned import CaptionedImages
@@ -156,8 +156,13 @@ class _Objective(nn.Module):
 
     def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Hidden states (P, N, W) and (P, T, W') with a mask (P, T) -> logits (P,)."""
-        logits: Tensor = self.reranker(self.text_tokens(text), mask, self.image_tokens(image))
-        return logits
+
+        def score(rows: Tensor, longest: int) -> Tensor:
+            tokens = self.text_tokens(text[rows, :longest])
+            logits: Tensor = self.reranker(tokens, mask[rows, :longest], self.image_tokens(image[rows]))
+            return logits
+
+        return map_by_length(score, mask, 96)
 
 
 def _pairs(

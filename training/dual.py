@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shared.artifacts import ImagePreprocessing
 from shared.models import Diptych, ImageTowerConfig, TextTower, TextTowerConfig, Towers, TowersConfig
 from training import photos, pretrained
-from training.captions import Captions
+from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, describe
 from training.data import layouts, vocabulary
 from training.data.captioned import CaptionedImages
@@ -168,17 +168,14 @@ class _Objective(nn.Module):
         return self
 
 
-def _embed_texts(tower: TextTower, ids: Tensor, mask: Tensor, chunk: int = 64) -> Tensor:
-    """Ids and mask (B, T) -> unit vectors (B, D), in chunks of like length: most captions are half as long as the
-    longest, and padding costs as much as words."""
-    lengths = mask.sum(dim=1)
-    order = lengths.argsort()
-    parts = []
-    for rows in torch.split(order, chunk):
-        longest = int(lengths[rows[-1]])
+def _embed_texts(tower: TextTower, ids: Tensor, mask: Tensor) -> Tensor:
+    """Ids and mask (B, T) -> unit vectors (B, D)."""
+
+    def embed(rows: Tensor, longest: int) -> Tensor:
         cut = mask[rows, :longest]
-        parts.append(tower.embed(tower.hidden(ids[rows, :longest], cut), cut))
-    return torch.cat(parts)[order.argsort()]
+        return tower.embed(tower.hidden(ids[rows, :longest], cut), cut)
+
+    return map_by_length(embed, mask, 64)
 
 
 def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokenizer, dict[str, int] | None]:

@@ -24,7 +24,7 @@ def build(
     ],
     cap_file: Annotated[
         Path | None,
-        typer.Option("--cap-file", "--cap_file", help="Captions, when they do not lie where they are looked for."),
+        typer.Option("--cap-file", "--cap_file", help="Captions, when they lie elsewhere."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A published model, NAME/VERSION (default: the one being served).")
@@ -44,7 +44,7 @@ def build(
     activate: Annotated[bool, typer.Option(help="Serve the new index, with its model, at once.")] = True,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Embed photos and captions with a published model and publish the index. What is already there is not done again."""
+    """Embed photos and captions with a published model and publish the index. What is there already stays."""
     with extra("serve"):
         from shared.artifacts import ArtifactError, ArtifactStore, Ref
         from training import index_build as job
