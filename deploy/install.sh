@@ -38,18 +38,18 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-# uv is quick; pip does the same where uv cannot be had.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv || echo "going on without uv" >&2
+# uv is quick; pip does the same where uv cannot be had, or does not know this network's index or certificates.
+export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1
+"$venv/bin/python" -m pip install --quiet uv || echo "going on without uv" >&2
+
+install() {
+    "$venv/bin/python" -m uv pip install --python "$venv/bin/python" --quiet "$@" ||
+        "$venv/bin/python" -m pip install --quiet "$@"
+}
+
 echo "installing the $role packages (the first time takes a minute or two)"
-if "$venv/bin/python" -m uv --version >/dev/null 2>&1; then
-    set -- "$venv/bin/python" -m uv pip install --python "$venv/bin/python" --quiet
-    compile=--compile-bytecode
-else
-    set -- "$venv/bin/python" -m pip install --quiet --disable-pip-version-check
-    compile=
-fi
-"$@" $compile --require-hashes -r "deploy/requirements/$role.txt" ||
+install --require-hashes -r "deploy/requirements/$role.txt" ||
     stop "The packages of deploy/requirements/$role.txt could not be installed; the reason is above." \
-         "A network without access to a package index is the usual one: set PIP_INDEX_URL (and UV_INDEX_URL) to a mirror."
-"$@" --no-deps --editable . || stop "Diptych itself could not be installed; the reason is above."
+         "Most often it is a network without access to a package index: set PIP_INDEX_URL and UV_INDEX_URL to a mirror."
+install --no-deps --editable . || stop "Diptych itself could not be installed; the reason is above."
 touch "$venv/.installed-$role"

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from diptych.guard import Guard
 from diptych.supervisor import Program, StopSignal, Supervisor, ending
-from tests.support.processes import is_alive, until
+from tests.support.processes import is_alive
+from tests.support.waiting import wait_for
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -24,6 +26,10 @@ STUBBORN = (
 
 def program(name: str, code: str, **environment: str) -> Program:
     return Program(name, [sys.executable, "-I", "-S", "-c", code], lambda: None, environment)
+
+
+def is_up(supervisor: Supervisor, name: str) -> bool:
+    return supervisor.log(name).read_text() == "up\n"
 
 
 @pytest.fixture
@@ -48,23 +54,23 @@ def test_output_goes_to_the_program_s_own_log_and_the_environment_to_the_program
     supervisor: Supervisor,
 ) -> None:
     supervisor.start(program("one", "import os; print(os.environ['WORD'])", WORD="hello"))
-    until(lambda: supervisor.log("one").read_text() == "hello\n")
+    wait_for(lambda: supervisor.log("one").read_text() == "hello\n", "its output")
 
 
 def test_what_dies_is_started_again_and_said(supervisor: Supervisor, lines: list[str]) -> None:
     supervisor.start(program("one", SLEEPER))
     first = supervisor.pids["one"]
     os.kill(first, signal.SIGKILL)
-    until(supervisor.tend)
+    wait_for(supervisor.tend, "the death to be noticed")
     assert supervisor.deaths("one") == 1
     assert lines == [f"one stopped (killed by SIGKILL); it is started again in 0.5 s. Its log: {supervisor.log('one')}"]
-    until(lambda: supervisor.tend() and "one" in supervisor.pids)
+    wait_for(lambda: supervisor.tend() and "one" in supervisor.pids, "a new process")
     assert supervisor.pids["one"] != first
 
 
 def test_the_pause_grows_with_each_death(supervisor: Supervisor, lines: list[str]) -> None:
     supervisor.start(program("one", "raise SystemExit(3)"))
-    until(lambda: (supervisor.tend(), supervisor.deaths("one"))[1] == 3)
+    wait_for(lambda: supervisor.tend() and supervisor.deaths("one") == 3, "three deaths")
     pauses = [line.split("again in ")[1].split(" s.")[0] for line in lines]
     assert pauses == ["0.5", "1", "2"]
     assert all("(exit code 3)" in line for line in lines)
@@ -83,7 +89,7 @@ def test_stop_ends_all_the_last_started_first(tmp_path: Path, supervisor: Superv
     """)
     for name in ("one", "two", "three"):
         supervisor.start(program(name, code, NAME=name))
-        until(lambda name=name: supervisor.log(name).read_text() == "up\n")  # type: ignore[misc]
+        wait_for(partial(is_up, supervisor, name), f"{name} to be up")
     pids = supervisor.pids.values()
     supervisor.stop(30.0, lambda: False)
     assert log.read_text() == "three two one "
@@ -93,7 +99,7 @@ def test_stop_ends_all_the_last_started_first(tmp_path: Path, supervisor: Superv
 @pytest.mark.parametrize(("patience", "impatient"), [(0.2, False), (600.0, True)])
 def test_what_ignores_sigterm_is_killed(supervisor: Supervisor, patience: float, impatient: bool) -> None:
     supervisor.start(program("one", STUBBORN))
-    until(lambda: supervisor.log("one").read_text() == "up\n")
+    wait_for(partial(is_up, supervisor, "one"), "it to be up")
     pid = supervisor.pids["one"]
     supervisor.stop(patience, lambda: impatient)
     assert not is_alive(pid)
@@ -128,8 +134,8 @@ def test_the_guard_stops_what_a_killed_supervisor_leaves_and_removes_its_files(t
         assert len(pids) == 2
         assert all(is_alive(pid) for pid in pids)
         process.kill()
-    until(lambda: not any(is_alive(pid) for pid in pids))
-    until(lambda: not run.exists() and not (tmp_path / "lock").exists())
+    wait_for(lambda: not any(is_alive(pid) for pid in pids), "the programs to be stopped")
+    wait_for(lambda: not run.exists() and not (tmp_path / "lock").exists(), "the files to be removed")
 
 
 def test_signals_are_noted_and_counted_and_handlers_put_back() -> None:

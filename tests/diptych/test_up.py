@@ -17,7 +17,8 @@ import pytest
 from diptych import Client, DiptychError
 from diptych.ports import free_port, is_free
 from shared.artifacts import ArtifactStore, Ref
-from tests.support.processes import is_alive, until
+from tests.support.processes import is_alive
+from tests.support.waiting import wait_for
 
 
 class Up:
@@ -94,7 +95,7 @@ def state(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(state: Path, photos: Path) -> Iterator[Up]:
     with Up(state, photos) as up:
-        until(up.is_ready, 120)
+        wait_for(up.is_ready, "it to be ready", lambda: up.said)
         yield up
 
 
@@ -104,10 +105,10 @@ def test_it_serves_what_it_indexed_and_counts_what_it_could_not_read(running: Up
     assert f"page {running.record['urls']['demo']}" in running.said
     with Client(running.record["urls"]["gateway"]) as client:
         for model_type in ("dual", "cross"):
-            pictures = client.text_to_image("a red ball", k=40, model_type=model_type)  # type: ignore[arg-type]
+            pictures = client.text_to_image("a red ball", k=40, model_type=model_type)
             assert len(pictures.results) == 36
             assert not pictures.degraded
-            captions = client.image_to_text(photos / "ball-red-blue.jpg", k=7, model_type=model_type)  # type: ignore[arg-type]
+            captions = client.image_to_text(photos / "ball-red-blue.jpg", k=7, model_type=model_type)
             assert len(captions.results) == 7
             assert not captions.degraded
 
@@ -136,7 +137,7 @@ def test_a_taken_port_is_named_before_anything_starts(running: Up, photos: Path,
 def test_a_service_that_is_killed_comes_back(running: Up, name: str) -> None:
     before = running.record["pids"][name]
     os.kill(before, signal.SIGKILL)
-    until(lambda: running.record["pids"].get(name, before) != before)
+    wait_for(lambda: running.record["pids"].get(name, before) != before, f"a new {name}")
     assert f"{name} stopped (killed by SIGKILL)" in running.said
 
     def answers() -> bool:
@@ -146,7 +147,7 @@ def test_a_service_that_is_killed_comes_back(running: Up, name: str) -> None:
             except DiptychError:
                 return False
 
-    until(answers)
+    wait_for(answers, "answers", lambda: running.said)
 
 
 def test_ctrl_c_leaves_no_process_and_no_stray_file(running: Up) -> None:
@@ -164,18 +165,18 @@ def test_a_second_start_reads_nothing_anew_and_survives_nothing_when_killed(
     running.end()
     published = sorted((state / "store" / "indexes").glob("*/*"))
     with Up(state, photos) as up:
-        until(up.is_ready, 120)
+        wait_for(up.is_ready, "it to be ready", lambda: up.said)
         assert sorted((state / "store" / "indexes").glob("*/*")) == published
         record = up.record
         up.process.kill()
         up.end()
-        until(lambda: not up.state.joinpath("up.lock").exists())
+        wait_for(lambda: not up.state.joinpath("up.lock").exists(), "the guard to finish")
         assert_nothing_left(state, record)
 
 
 def test_a_stop_before_it_is_ready_is_a_stop(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     with Up(store_with(tiny_model, tmp_path / "state"), photos) as up:
-        until(lambda: bool(up.record))
+        wait_for(lambda: bool(up.record), "it to begin")
         record = up.record
         assert not record["ready"]
         up.process.send_signal(signal.SIGTERM)
@@ -198,3 +199,4 @@ def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with Up(tmp_path / "state", tmp_path / "nowhere") as up:
         assert up.end() == 1
         assert f"{tmp_path / 'nowhere'} is not a folder" in up.said
+        assert not up.state.exists()

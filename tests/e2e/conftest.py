@@ -14,8 +14,8 @@ from tests.support.store import Prepared, prepare
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return prepare(tmp_path_factory.mktemp("prepared"))
+def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(tmp_path_factory.mktemp("prepared"), tiny_model)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small real artifact: true architecture and export, random weights, so that tests need no training and no downloads."""
+"""A small real artifact: true architecture and export, random weights. Tests need no training and no downloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from shared.models import Diptych, DiptychConfig, ImageTowerConfig, RerankerConf
 from training import export
 from training.data import vocabulary
 
-WORDS = ["a", "an", "the", "dog", "cat", "child", "man", "woman", "red", "blue", "green", "yellow", "ball", "car", "tree", "beach", "snow", "runs", "sits", "plays", "on", "in", "with", "of"]
+WORDS = (
+    *("a", "an", "the", "is", "and", "on", "in", "with", "of", "dog", "cat", "child", "man", "woman", "runs", "sits"),
+    *("plays", "red", "blue", "green", "yellow", "ball", "car", "tree", "beach", "snow", "ground"),
+)
 
 
 def tiny_artifact(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -18,13 +19,15 @@ from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("encoder", "index", "gateway")
+# How long a replaced version goes on answering, here.
+RETIRE_SECONDS = 1.0
 
 
 class Stack:
     """Encoder, index, gateway and Redis over an artifact ``store``; logs and everything else under ``directory``.
 
-    ``env`` overrides or adds ``DIPTYCH_*`` settings. Names of what can be killed and restarted: encoder, index, gateway,
-    redis. A restarted service comes back on its old port.
+    ``env`` overrides or adds ``DIPTYCH_*`` settings. What can be killed and restarted: encoder, index, gateway, redis.
+    A restarted service comes back on its old port.
     """
 
     def __init__(self, directory: Path, store: Path, env: Mapping[str, str] | None = None) -> None:
@@ -40,7 +43,7 @@ class Stack:
             **ports,
             "PYTHONPATH": str(ROOT),
             "DIPTYCH_STORE": str(store),
-            "DIPTYCH_REDIS_URL": f"redis://127.0.0.1:{self._ports['redis']}/0",
+            "DIPTYCH_REDIS_URL": self.redis_url,
             "DIPTYCH_GATEWAY_ENCODER_URL": self.url("encoder"),
             "DIPTYCH_GATEWAY_INDEX_URL": self.url("index"),
             "DIPTYCH_GATEWAY_POLL_SECONDS": "0.2",
@@ -49,11 +52,17 @@ class Stack:
             "DIPTYCH_ENCODER_ENGINE": "onnx",
             "DIPTYCH_ENCODER_THREADS": "1",
             "DIPTYCH_INDEX_POLL_SECONDS": "0.2",
+            "DIPTYCH_ENCODER_RETIRE_SECONDS": str(RETIRE_SECONDS),
+            "DIPTYCH_INDEX_RETIRE_SECONDS": str(RETIRE_SECONDS),
             **(env or {}),
         }
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self._ports[name]}"
+
+    @property
+    def redis_url(self) -> str:
+        return f"redis://127.0.0.1:{self._ports['redis']}/0"
 
     def log(self, name: str) -> str:
         """What the service has written so far, over all its lives."""
@@ -89,9 +98,9 @@ class Stack:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until each running service says so. Raises AssertionError with its log when one dies or takes too long."""
+        """Wait until each running service says so. Raises AssertionError with the log of one that does not."""
         for name in self._processes:
-            wait_for(lambda name=name: self._is_ready(name), f"{name} to be ready", lambda name=name: self.log(name))
+            wait_for(partial(self._is_ready, name), f"{name} to be ready", partial(self.log, name))
 
     def _is_ready(self, name: str) -> bool:
         code = self._processes[name].poll()
@@ -135,4 +144,3 @@ class Stack:
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
-

@@ -32,7 +32,7 @@ def test_info_nce_is_its_definition_with_siblings_left_out() -> None:
 
 
 def test_a_sibling_caption_does_not_push() -> None:
-    """Making one caption of a photo identical to its sibling must not cost anything, as it would were they negatives."""
+    """One caption of a photo equal to its sibling must not cost anything, as it would were they negatives."""
     images = F.normalize(torch.eye(2, 8), dim=1)
     apart = info_nce(images, images, torch.arange(2), torch.arange(2), torch.tensor(10.0))
     texts = images.repeat_interleave(2, dim=0)

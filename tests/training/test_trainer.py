@@ -19,7 +19,7 @@ class _CutOffError(Exception):
 
 
 def _fit(out: Path, *, cut_at: int | None = None, epochs: int = 3, seed: int = 0) -> dict[str, Tensor]:
-    """Fit a small network with dropout and per-step random noise on 4 batches an epoch; ``cut_at`` counts loss calls."""
+    """Fit a small network with dropout and random noise on 4 batches an epoch; ``cut_at`` counts loss calls."""
     torch.manual_seed(7)
     model = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
     calls = 0

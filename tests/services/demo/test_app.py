@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -14,32 +10,17 @@ import pytest
 from diptych.ports import free_port
 from services.demo.search import Search
 from shared.client import AsyncClient
+from tests.support.demo import demo as running_demo
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[httpx.Client]:
-    port = free_port()
-    environment = {
-        "DIPTYCH_DEMO_PORT": str(port),
-        "DIPTYCH_DEMO_GATEWAY_URL": f"http://127.0.0.1:{free_port({port})}",
-        "DIPTYCH_DEMO_MAX_UPLOAD_BYTES": "1000",
-        "DIPTYCH_DEMO_EXAMPLES": '["a fox"]',
-    }
-    command = [sys.executable, "-c", "from services.demo.app import main; main()"]
-    process = subprocess.Popen(command, env=os.environ | environment)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            while True:
-                assert process.poll() is None
-                try:
-                    client.get("/health/live")
-                    break
-                except httpx.ConnectError:
-                    time.sleep(0.1)
-            yield client
-    finally:
-        process.terminate()
-        assert process.wait(30) in (0, -15)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with (
+        running_demo(nobody, max_upload_bytes="1000", examples='["a fox"]') as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        yield client
 
 
 def test_it_is_live_and_ready_without_a_gateway(demo: httpx.Client) -> None:

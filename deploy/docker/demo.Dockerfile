@@ -1,0 +1,23 @@
+# Build from the repository's root: docker build -f deploy/docker/demo.Dockerfile .
+FROM python:3.12-slim AS packages
+COPY deploy/requirements/demo.txt /requirements.txt
+RUN python -m venv --without-pip /venv \
+ && pip --python /venv/bin/python install --no-cache-dir --require-hashes -r /requirements.txt
+
+FROM python:3.12-slim
+RUN useradd --uid 10001 --home-dir /tmp --no-create-home diptych
+COPY --from=packages /venv /venv
+WORKDIR /app
+COPY deploy/docker/probe.py ./
+COPY shared shared
+COPY services/__init__.py services/
+COPY services/demo services/demo
+COPY diptych diptych
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 \
+    DIPTYCH_DEMO_HOST=0.0.0.0
+USER 10001:10001
+EXPOSE 7860
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=120s CMD ["python", "probe.py", "7860"]
+ENTRYPOINT ["python", "-m", "diptych"]
+CMD ["serve", "demo"]

@@ -1,0 +1,26 @@
+# Build from the repository's root: docker build -f deploy/docker/encoder.Dockerfile .
+# ONNX Runtime on the CPU; with --build-arg LOCK=encoder-torch torch with CUDA, for an NVIDIA GPU.
+FROM python:3.12-slim AS packages
+ARG LOCK=encoder
+COPY deploy/requirements/${LOCK}.txt /requirements.txt
+RUN python -m venv --without-pip /venv \
+ && pip --python /venv/bin/python install --no-cache-dir --require-hashes -r /requirements.txt
+
+FROM python:3.12-slim
+RUN useradd --uid 10001 --home-dir /tmp --no-create-home diptych \
+ && install --directory --owner diptych --group diptych /var/lib/diptych
+COPY --from=packages /venv /venv
+WORKDIR /app
+COPY deploy/docker/probe.py ./
+COPY shared shared
+COPY services/__init__.py services/
+COPY services/encoder services/encoder
+COPY diptych diptych
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 \
+    DIPTYCH_ENCODER_HOST=0.0.0.0 DIPTYCH_STORE=/var/lib/diptych/store
+USER 10001:10001
+EXPOSE 8001
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=120s CMD ["python", "probe.py", "8001"]
+ENTRYPOINT ["python", "-m", "diptych"]
+CMD ["serve", "encoder"]

@@ -1,0 +1,163 @@
+"""The page in a real browser, against the real services. Screenshots are left in test-output/page/."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from shared.client import Client
+from tests.support.demo import demo
+from tests.support.stack import ROOT, Stack
+from tests.support.store import Prepared
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SCREENSHOTS = ROOT / "test-output" / "page"
+EXAMPLES = ("a red ball", "a green car", "the coffee")
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium found: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> Iterator[str]:
+    import json
+
+    with demo(stack.url("gateway"), examples=json.dumps(EXAMPLES)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[("desktop", "light"), ("phone", "light"), ("desktop", "dark")], ids="-".join)
+def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page, loaded. In the end: it reported no error, and asked nobody but its own server for anything."""
+    size, scheme = request.param
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(url)
+    expect(page.get_by_text("pictures and")).to_be_visible()
+    yield page
+    context.close()
+    assert errors == []
+    assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
+
+
+def screenshot(page: Page, name: str, request: pytest.FixtureRequest) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    variant = request.node.callspec.id if hasattr(request.node, "callspec") else "desktop"
+    page.screenshot(path=SCREENSHOTS / f"{name}-{variant}.png", full_page=True)
+
+
+def assert_fits(page: Page) -> None:
+    """Nothing is wider than the screen."""
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_words_find_pictures(page: Page, client: Client, request: pytest.FixtureRequest) -> None:
+    expected = client.text_to_image("a yellow tree", k=6)
+    page.get_by_placeholder("What should the picture show?").fill("a yellow tree")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
+    expect(page.locator("#pictures-line")).to_contain_text(f"model {expected.model_version}")
+    tiles = page.locator("#pictures .caption-label")
+    expect(tiles).to_have_text([f"{found.score:.0%} · {found.image_name}" for found in expected.results])
+    for picture in page.locator("#pictures .grid-wrap img").all():
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("image => image.naturalWidth") > 0
+    screenshot(page, "pictures", request)
+    assert_fits(page)
+
+
+def test_an_example_and_the_cross_model_and_the_number_of_results(page: Page, request: pytest.FixtureRequest) -> None:
+    page.get_by_role("button", name=EXAMPLES[1]).click()
+    expect(page.get_by_placeholder("What should the picture show?")).to_have_value(EXAMPLES[1])
+    expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
+    page.get_by_label("Cross-attention").first.check()
+    expect(page.locator("#pictures-line")).to_contain_text("rerank")
+    slider = page.locator("input[type=range]").first
+    slider.fill("3")
+    slider.dispatch_event("pointerup")
+    expect(page.locator("#pictures-line")).to_contain_text("3 pictures")
+    expect(page.locator("#pictures .caption-label")).to_have_count(3)
+
+
+def test_a_picture_opens_large(page: Page, request: pytest.FixtureRequest) -> None:
+    page.get_by_role("button", name=EXAMPLES[2]).click()
+    page.locator("#pictures .thumbnail-lg").first.click()
+    large = page.locator("#pictures .preview img").first
+    expect(large).to_be_visible()
+    screenshot(page, "large", request)
+    page.keyboard.press("Escape")
+    expect(large).to_be_hidden()
+
+
+def test_a_picture_finds_captions(
+    page: Page, client: Client, prepared: Prepared, request: pytest.FixtureRequest
+) -> None:
+    photo = prepared.photos / "coffee.png"
+    expected = client.image_to_text(photo, k=6)
+    page.get_by_role("tab", name="Find captions").click()
+    page.locator("#picture input[type=file]").set_input_files(photo)
+    expect(page.locator("#captions-line")).to_contain_text("6 captions")
+    expect(page.locator("#captions .caption")).to_have_text([found.caption for found in expected.results])
+    screenshot(page, "captions", request)
+    assert_fits(page)
+
+
+def test_a_picture_of_the_collection_finds_captions(page: Page) -> None:
+    page.get_by_role("tab", name="Find captions").click()
+    page.locator("#samples .thumbnail-lg").first.click()
+    expect(page.locator("#captions-line")).to_contain_text("6 captions")
+    expect(page.locator("#picture img").first).to_be_visible()
+
+
+def test_a_file_that_is_no_picture_is_a_sentence(page: Page, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not a photo")
+    page.get_by_role("tab", name="Find captions").click()
+    page.locator("#picture input[type=file]").set_input_files(broken)
+    expect(page.get_by_role("alert")).to_contain_text("not an image that can be read")
+
+
+def test_no_words_are_a_hint(page: Page) -> None:
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#pictures-line")).to_contain_text("Type what the picture should show")
+
+
+def test_a_gateway_that_is_away_is_a_sentence_and_comes_back(
+    page: Page, stack: Stack, request: pytest.FixtureRequest
+) -> None:
+    stack.kill("gateway")
+    try:
+        page.get_by_placeholder("What should the picture show?").fill("a blue ball")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("The gateway cannot be reached")
+        screenshot(page, "gateway-away", request)
+    finally:
+        stack.restart("gateway")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
+    expect(page.get_by_role("alert")).to_have_count(0)

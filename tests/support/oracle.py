@@ -1,0 +1,59 @@
+"""What a search must answer, computed in this process from the photos and captions: no index, no services."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared.engines import Engine, open_engine
+from shared.engines.images import pixels
+from shared.scoring import probability
+from shared.tokens import TokenFeatures
+from tests.support.store import Prepared
+
+
+@dataclass(frozen=True)
+class _Thing:
+    vector: np.ndarray
+    tokens: TokenFeatures
+
+
+class Oracle:
+    """Scores, as probabilities, by image id or by caption. Equal captions count once."""
+
+    def __init__(self, model: Path, prepared: Prepared) -> None:
+        self._engine: Engine = open_engine(model, engine="onnx", threads=1)
+        self._scoring = self._engine.manifest.scoring
+        photos = sorted(path for path in prepared.photos.iterdir() if path.suffix != ".jsonl")
+        self.names = {hashlib.sha256(path.read_bytes()).hexdigest()[:16]: path.name for path in photos}
+        self._photos = {
+            image_id: self._image((prepared.photos / name).read_bytes()) for image_id, name in self.names.items()
+        }
+        self._captions = {caption: self._text(caption) for caption in prepared.captions}
+
+    def images(self, text: str) -> Mapping[str, tuple[float, float]]:
+        """(dual, cross) scores of every photo."""
+        query = self._text(text)
+        return {image_id: self._scores(query, photo, query, photo) for image_id, photo in self._photos.items()}
+
+    def captions(self, image: bytes) -> Mapping[str, tuple[float, float]]:
+        """(dual, cross) scores of every distinct caption."""
+        query = self._image(image)
+        return {caption: self._scores(query, text, text, query) for caption, text in self._captions.items()}
+
+    def _scores(self, query: _Thing, found: _Thing, text: _Thing, image: _Thing) -> tuple[float, float]:
+        cosine = query.vector @ found.vector
+        raw = self._engine.rerank([text.tokens], [image.tokens])[0] + self._scoring.similarity_weight * cosine
+        return float(probability(cosine, self._scoring.dual)), float(probability(raw, self._scoring.cross))
+
+    def _text(self, text: str) -> _Thing:
+        found = self._engine.embed_texts([text])
+        return _Thing(found.embedding[0], found.tokens[0])
+
+    def _image(self, data: bytes) -> _Thing:
+        found = self._engine.embed_images(pixels(data, self._engine.manifest.preprocessing)[None])
+        return _Thing(found.embedding[0], found.tokens[0])
