@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from diptych import Client, shipped
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
-from shared.collections import IndexDirectory
+from shared.collections import Collection, IndexDirectory
 from shared.engines import open_engine
 from shared.engines.engine import Float32
 from shared.engines.images import ImageError, decode, pixels
@@ -17,7 +17,8 @@ from shared.schemas import CaptionResult, ImageResult, ImageToTextResponse, Mode
 from shared.scoring import rank_cross, rank_dual
 from shared.tokens import TokenFeatures
 
-_DEPTH = 50
+# The gateway's defaults: what the cross model reranks when fewer, and when more, results are asked for.
+_DEPTH, _MOST = 50, 200
 _THUMBNAIL = 512
 
 
@@ -93,20 +94,22 @@ class _StoreSearcher:
             query = self._engine.embed_images(pixels(image.read_bytes(), self._engine.manifest.preprocessing)[None])
         except ImageError as error:
             raise SearchError(f"{image}: {error}") from error
-        # Twice as many as asked for, since the same words may have been written for several pictures.
-        found, scores = self._rank("captions", query.embedding, query.tokens[0], 2 * k, model_type)
-        results: dict[str, CaptionResult] = {}
-        for item_id, score, about in zip(found, scores, self._index.captions.metadata(found), strict=True):
-            caption = str(about["caption"])
-            result = CaptionResult(caption=caption, score=score, caption_id=item_id, image_id=about.get("image_id"))
-            results.setdefault(caption, result)
-        return ImageToTextResponse(
-            query_image=image.name, results=list(results.values())[:k], **self._about(model_type)
-        )
+        found, scores = self._rank("captions", query.embedding, query.tokens[0], k, model_type)
+        results = [
+            CaptionResult(
+                caption=str(about["caption"]), score=score, caption_id=item_id, image_id=about.get("image_id")
+            )
+            for item_id, score, about in zip(found, scores, self._index.captions.metadata(found), strict=True)
+        ]
+        return ImageToTextResponse(query_image=image.name, results=results, **self._about(model_type))
 
     def thumbnail(self, image_id: str) -> bytes:
-        """A JPEG at most 512 pixels wide and high."""
-        image = decode(self._index.photo(image_id).read_bytes())
+        """A JPEG at most 512 pixels wide and high. Raises :class:`SearchError` when the photo has been damaged."""
+        path = self._index.photo(image_id)
+        try:
+            image = decode(path.read_bytes())
+        except ImageError as error:
+            raise SearchError(f"{path}: {error}") from error
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         out = io.BytesIO()
         image.save(out, "JPEG", quality=85)
@@ -115,18 +118,18 @@ class _StoreSearcher:
     def _rank(
         self, collection: str, vector: Float32, tokens: TokenFeatures, k: int, model_type: ModelType
     ) -> tuple[list[str], list[float]]:
+        """Ids and probabilities of the best ``k``, fewer when the collection is smaller."""
         store = self._index.collection(collection)
-        depth = max(k, _DEPTH) if model_type == "cross" else k
-        cosines, ids = store.search(vector, depth)
+        cosines, ids = _nearest(store, vector, max(k, _DEPTH) if model_type == "cross" else k)
         scoring = self._engine.manifest.scoring
         if model_type == "dual":
-            order, scores = rank_dual(cosines[0], scoring)
+            order, scores = rank_dual(cosines, scoring)
         else:
-            candidates = store.tokens(ids[0])
+            candidates = store.tokens(ids[:_MOST])
             queries = [tokens] * len(candidates)
             pair = (queries, candidates) if collection == "images" else (candidates, queries)
-            order, scores = rank_cross(cosines[0], self._engine.rerank(*pair), scoring)
-        return [ids[0][row] for row in order[:k]], scores[:k].tolist()
+            order, scores = rank_cross(cosines, self._engine.rerank(*pair), scoring)
+        return [ids[row] for row in order[:k]], scores[:k].tolist()
 
     def _about(self, model_type: ModelType) -> dict[str, Any]:
         return {
@@ -134,3 +137,15 @@ class _StoreSearcher:
             "model_version": self._engine.manifest.ref,
             "index_version": self._index.manifest.ref,
         }
+
+
+def _nearest(store: Collection, vector: Float32, depth: int) -> tuple[Float32, list[str]]:
+    """Cosines and ids of the ``depth`` nearest items. Of captions with the same words only the first counts."""
+    asked = depth
+    while True:
+        cosines, (ids,) = store.search(vector, asked)
+        words = [item.get("caption", item_id) for item_id, item in zip(ids, store.metadata(ids), strict=True)]
+        rows = [row for row, own in enumerate(words) if words.index(own) == row]
+        if len(rows) >= depth or len(ids) < asked:
+            return cosines[0][rows[:depth]], [ids[row] for row in rows[:depth]]
+        asked *= 2

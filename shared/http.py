@@ -16,6 +16,7 @@ from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import ReadyResponse
 from shared.settings import ServiceSettings
 from shared.telemetry import (
+    REQUEST_ID_HEADER,
     ASGIApp,
     Message,
     Receive,
@@ -105,13 +106,19 @@ def create_app(
         if error.status_code == 404:
             return problem_response(Problem("not-found", f"no route {request.url.path}; see /docs"))
         if error.status_code == 405:
-            return problem_response(Problem("method-not-allowed", f"{request.url.path} does not take {request.method}"))
+            refusal = Problem("method-not-allowed", f"{request.url.path} does not take {request.method}")
+            response = problem_response(refusal)
+            response.headers.update(error.headers or {})  # Allow
+            return response
         return problem_response(Problem("invalid-request", str(error.detail)))
 
     @app.exception_handler(Exception)
     async def on_crash(_request: Request, error: Exception) -> JSONResponse:
         log.error("unhandled", exc_info=error)
-        return problem_response(Problem("internal-error", "the failure was logged under this request id"))
+        response = problem_response(Problem("internal-error", "the failure was logged under this request id"))
+        # This handler answers from outside the middleware that gives every other response its id.
+        response.headers[REQUEST_ID_HEADER] = request_id() or ""
+        return response
 
     @app.get("/health/live", tags=["health"], summary="The process is up")
     async def live() -> dict[str, str]:

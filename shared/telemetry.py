@@ -16,6 +16,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars, get_conte
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _QUIET_PATHS = ("/health/", "/metrics", "/status")
 
 REQUESTS = Counter("diptych_http_requests_total", "Requests answered.", ["service", "route", "method", "status"])
@@ -110,10 +111,11 @@ class TelemetryMiddleware:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            # The route's template, not the path: ids must not become label values.
+            # The route's template, not the path, and no invented methods: callers must not choose label values.
             route = getattr(scope.get("route"), "path", None) or "unmatched"
             IN_FLIGHT.labels(self._service).dec()
-            REQUESTS.labels(self._service, route, scope["method"], str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            REQUESTS.labels(self._service, route, method, str(status)).inc()
             LATENCY.labels(self._service, route).observe(seconds)
             if not scope["path"].startswith(_QUIET_PATHS):
                 log.info(

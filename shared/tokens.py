@@ -29,9 +29,15 @@ class TokenFeatures:
 
     @staticmethod
     def quantise(tokens: npt.NDArray[np.floating]) -> TokenFeatures:
-        """Symmetric per-token int8. ``tokens`` is (tokens, dim)."""
+        """Symmetric per-token int8. ``tokens`` is (tokens, dim).
+
+        Raises ValueError for NaN, infinity and what float16 scales cannot hold.
+        """
         # Rounded to float16 before dividing, so that codes are made with the scale they will be read with.
-        scales = (np.abs(tokens).max(axis=1) / 127).astype(np.float16)
+        with np.errstate(over="ignore"):
+            scales = (np.abs(tokens).max(axis=1) / 127).astype(np.float16)
+        if not np.isfinite(scales).all():
+            raise ValueError("token features hold NaN, infinity or values over 8 million")
         safe = np.where(scales > 0, scales, np.float16(1)).astype(np.float32)
         codes = np.clip(np.rint(tokens / safe[:, None]), -127, 127).astype(np.int8)
         return TokenFeatures(codes, scales)
@@ -65,9 +71,10 @@ def to_tensors(items: Sequence[TokenFeatures], prefix: str = "") -> dict[str, Ar
 
 def from_tensors(tensors: Mapping[str, Array], prefix: str = "", dim: int | None = None) -> list[TokenFeatures]:
     """Read what :func:`to_tensors` wrote. Raises :class:`WireError` when the parts disagree."""
-    codes = require(tensors, f"{prefix}codes", np.int8, None, dim)
-    scales = require(tensors, f"{prefix}scales", np.float16, None)
     lengths = require(tensors, f"{prefix}lengths", np.int32, None)
+    # A batch of nothing was written without knowing a dimension.
+    codes = require(tensors, f"{prefix}codes", np.int8, None, dim if len(lengths) else None)
+    scales = require(tensors, f"{prefix}scales", np.float16, None)
     if len(codes) != len(scales) or (lengths < 1).any() or int(lengths.sum()) != len(codes):
         raise WireError(f"{len(codes)} codes, {len(scales)} scales and lengths summing to {lengths.sum()} do not fit")
     ends = np.cumsum(lengths)

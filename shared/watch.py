@@ -18,8 +18,8 @@ class VersionWatcher(Generic[T]):
     """Keeps the current version of a kind of artifact loaded, and replaced ones for ``retire_seconds`` more.
 
     ``key`` picks the version (``name/version``) of a deployment that matters here, or None when it has none; ``load``
-    reads it, in a thread, and may raise :class:`ArtifactError`, in which case what is served goes on being served and
-    ``problem`` says why.
+    reads it, in a thread, and may raise :class:`ArtifactError`, in which case what is served goes on being served,
+    ``problem`` says why, and it is tried again when the pointer moves or after ``retry_seconds``.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class VersionWatcher(Generic[T]):
         missing: str,
         poll_seconds: float,
         retire_seconds: float,
+        retry_seconds: float = 30.0,
     ) -> None:
         self._store = store
         self._key = key
@@ -40,7 +41,9 @@ class VersionWatcher(Generic[T]):
         self._retire_seconds = retire_seconds
         self._loaded: dict[str, T] = {}
         self._retired: dict[str, float] = {}
+        self._retry_seconds = retry_seconds
         self._refused: Deployment | None = None
+        self._retry_at = 0.0
         self.current_ref: str | None = None
         self.problem: str | None = missing
 
@@ -76,10 +79,10 @@ class VersionWatcher(Generic[T]):
         if wanted is None or ref is None:
             self.problem = self.missing
             return
-        if ref != self.current_ref and wanted != self._refused:
+        if ref == self.current_ref:
+            self.problem = self._refused = None
+        elif wanted != self._refused or time.monotonic() >= self._retry_at:
             await self._switch(ref, wanted)
-        elif ref == self.current_ref:
-            self.problem = None
         self._retire()
 
     async def _switch(self, ref: str, wanted: Deployment) -> None:
@@ -88,8 +91,9 @@ class VersionWatcher(Generic[T]):
             if ref not in self._loaded:
                 self._loaded[ref] = await asyncio.to_thread(self._load, wanted)
         except Exception as error:  # one bad artifact must not end the watch
-            # Not tried again until the pointer moves: the same bytes would fail the same way.
+            # Not at every look: reading it is work, and the same bytes would fail the same way.
             self._refused, self.problem = wanted, f"{ref} cannot be served: {error}"
+            self._retry_at = time.monotonic() + self._retry_seconds
             log.error("version refused", version=ref, still_serving=self.current_ref, error=str(error))
             return
         before, self.current_ref, self.problem, self._refused = self.current_ref, ref, None, None

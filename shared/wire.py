@@ -17,6 +17,9 @@ from safetensors.numpy import load, save
 
 MEDIA_TYPE = "application/vnd.diptych.safetensors"
 
+# What the parsers raise on headers that are no JSON objects, too deeply nested, or of types and sizes unknown here.
+_UNREADABLE = (SafetensorError, ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError)
+
 Array = npt.NDArray[Any]
 
 
@@ -26,7 +29,7 @@ class WireError(ValueError):
 
 def pack(tensors: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> bytes:
     """Serialise named arrays and a JSON-able ``meta`` object."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     return save(contiguous, metadata={"json": json.dumps(meta or {}, separators=(",", ":"), ensure_ascii=False)})
 
 
@@ -40,7 +43,7 @@ def unpack(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         meta = json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("json", "{}"))
-    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"the body is not a tensor message ({len(data)} bytes): {error}") from error
     if not isinstance(meta, dict):
         raise WireError(f"the message's metadata must be a JSON object, not {type(meta).__name__}")

@@ -54,20 +54,26 @@ class Checkpoint:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             model = Diptych.build(DiptychConfig.model_validate(record["config"]))
             model.load_state_dict(load_file(folder / WEIGHTS))
-            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            scoring = Scoring.model_validate(record["scoring"])
+            metrics, training = record["metrics"], record["training"]
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} does not hold a finished training run: {error}") from error
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"{folder / TOKENIZER} cannot be read: {error}") from error
         path = folder / VOCABULARY
         return Checkpoint(
             model.eval(),
             tokenizer,
             vocabulary.load(path) if path.exists() else None,
-            Scoring.model_validate(record["scoring"]),
-            record["metrics"],
-            record["training"],
+            scoring,
+            metrics,
+            training,
         )
 
 
 def describe(options: object) -> dict[str, Any]:
-    """A job's options as the record keeps them: no paths, no device, nothing of the machine it ran on."""
-    return {k: v for k, v in vars(options).items() if not isinstance(v, Path) and k != "device"}
+    """A job's options as the record keeps them: no folders, no device, nothing of the machine it ran on."""
+    kept = {k: v for k, v in vars(options).items() if not isinstance(v, Path) and k != "device"}
+    return {k: Path(v).name if k.endswith("_weights") else v for k, v in kept.items()}

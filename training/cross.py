@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
 from shared.models import Reranker, RerankerConfig, Towers
+from shared.models.reranker import late_interaction
 from training import photos
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, CheckpointError, describe
@@ -62,12 +63,14 @@ def train(options: CrossOptions, console: Console) -> Metrics:
 @dataclass(frozen=True)
 class _Features:
     """A split as the frozen towers see it. ``image`` (photos, views, N, W), ``text`` (captions, T, W') before the token
-    projections; ``similarity`` (photos, captions) cosines of the photos as they are."""
+    projections; ``vectors`` (photos + captions, D) of the photos as they are, ``similarity`` (photos, captions) their
+    cosines."""
 
     captions: Captions
     image: Float16
     text: Float16
     similarity: npt.NDArray[np.float32]
+    vectors: Tensor
 
 
 def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
@@ -87,17 +90,26 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
     # The dual encoder's run has decoded the photos, and computed their features if its backbone was frozen.
     cache = options.dual / ("cache" if peers.size == 1 else f"cache-{peers.rank}")
     data, dev = (layouts.load(options.data, split) for split in ("train", "dev"))
+    if min(options.batch_size, len(data) - 1) < peers.size:
+        raise ValueError(
+            f"{len(data)} photos in batches of {options.batch_size} are too few for {peers.size} processes: each needs "
+            "one in every batch, and one more is needed as a wrong answer"
+        )
     train_set = _features(checkpoint, data, 2, cache, peers, console)
     dev_set = _features(checkpoint, dev, 1, cache, peers, console)
+    _share_tokens(towers, train_set)
+    with torch.no_grad():
+        _centre(reranker, towers, train_set, peers.device)
     images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
+    negatives = min(options.negatives, images_for.shape[1], captions_for.shape[1])
     objective = _Objective(towers, reranker)
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows = np.asarray(batch)
         caption = train_set.captions.draw(rows, 1, rng)[:, 0]  # (B,)
-        wrong_images = _draw(images_for[caption], options.negatives, rng)  # (B, M)
-        wrong_captions = _draw(captions_for[rows], options.negatives, rng)  # (B, M)
-        lists = options.negatives + 1
+        wrong_images = _draw(images_for[caption], negatives, rng)  # (B, M)
+        wrong_captions = _draw(captions_for[rows], negatives, rng)  # (B, M)
+        lists = negatives + 1
         image = np.concatenate([np.column_stack([rows, wrong_images]).ravel(), np.repeat(rows, lists)])
         text = np.concatenate([np.repeat(caption, lists), np.column_stack([caption, wrong_captions]).ravel()])
         view = rng.integers(0, 2, len(image))
@@ -107,7 +119,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
 
     def batches(epoch: int) -> list[Int64]:
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        whole = min(options.batch_size, len(order) - len(order) % peers.size)
+        whole = min(options.batch_size, len(order)) // peers.size * peers.size  # each process the same number
         return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(len(order) // whole)]
 
     def evaluate() -> Metrics:
@@ -143,6 +155,30 @@ def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: in
     images = np.argpartition(-masked, k_images - 1, axis=0)[:k_images].T
     captions = np.argpartition(-masked, k_captions - 1, axis=1)[:, :k_captions]
     return np.ascontiguousarray(images), captions
+
+
+@torch.no_grad()
+def _share_tokens(towers: Towers, train_set: _Features) -> None:
+    """Start both token projections in the shared space: the towers' own projections, on its principal directions.
+
+    A pooled vector is a weighted mean of such tokens, so tokens of a word and of a place can be compared from the start.
+    """
+    dim = towers.config.token_dim
+    principal = torch.linalg.svd(train_set.vectors - train_set.vectors.mean(dim=0), full_matrices=False)[2][:dim]
+    for tower in (towers.image, towers.text):
+        principal = principal.to(tower.projection.weight.device)
+        rows = len(principal)  # fewer than dim where the data set is smaller still
+        tower.token_projection.weight[:rows] = principal @ tower.projection.weight
+        tower.token_projection.bias[:rows] = principal @ tower.projection.bias
+
+
+def _centre(reranker: Reranker, towers: Towers, train_set: _Features, device: torch.device) -> None:
+    """Set the matching head's bias so that the logits of true pairs start around zero."""
+    own = train_set.captions.first[:256]
+    own = own[: min(len(own), len(train_set.image))]
+    image, text, mask = _pairs(train_set, np.arange(len(own)), np.zeros(len(own), np.int64), own, device)
+    alike = late_interaction(towers.text.token_projection(text), mask, towers.image.token_projection(image)).mean()
+    reranker.match.bias.fill_(-reranker.late_log_scale.exp() * alike)
 
 
 class _Objective(nn.Module):
@@ -210,7 +246,8 @@ def _features(
             hidden = towers.text.hidden(ids, mask)
             texts[chosen, : ids.shape[1]] = hidden.float().cpu().numpy()
             text_vectors[chosen] = towers.text.embed(hidden, mask).float().cpu()
-    return _Features(captions, images, texts, (image_vectors @ text_vectors.T).numpy())
+    similarity = (image_vectors @ text_vectors.T).numpy()
+    return _Features(captions, images, texts, similarity, torch.cat([image_vectors, text_vectors]))
 
 
 @torch.inference_mode()

@@ -66,6 +66,11 @@ def train(options: DualOptions, console: Console) -> Metrics:
 
 def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     data, dev = layouts.load(options.data, "train"), layouts.load(options.data, "dev")
+    if min(options.batch_size, len(data)) < max(2, peers.size):
+        raise ValueError(
+            f"a batch of {min(options.batch_size, len(data))} photos is too small for {peers.size} processes: each "
+            "needs one, and InfoNCE needs two in all"
+        )
     if peers.leads:
         console.print(f"train: {data.describe()}\ndev:   {dev.describe()}", highlight=False)
         options.out.mkdir(parents=True, exist_ok=True)
@@ -107,9 +112,7 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
 
     def batches(epoch: int) -> list[npt.NDArray[np.int64]]:
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        whole = options.batch_size
-        if len(order) < whole:
-            whole = len(order) - len(order) % peers.size
+        whole = min(options.batch_size, len(order)) // peers.size * peers.size  # each process the same number
         steps = len(order) // whole
         return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
 

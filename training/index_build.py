@@ -10,19 +10,20 @@ import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shared.artifacts import ArtifactError, ArtifactStore, Ref
+from shared.artifacts import ArtifactError, ArtifactStore, IndexManifest, Ref
 from shared.collections import IndexBuilder, Item, Photo
 from shared.engines import Engine, open_engine
 from shared.engines.images import ImageError, pixels
+from shared.engines.texts import TextError, check
 from shared.tokens import TokenFeatures
 from training.data import layouts
 from training.data.captioned import PHOTO_SUFFIXES, CaptionedImage, DataError
@@ -62,6 +63,7 @@ def photos_in(folder: Path, captions_file: Path | None = None) -> Source:
         for path in folder.rglob("*")
         if path.suffix.lower() in PHOTO_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
     )
     if not files:
         raise DataError(f"{folder} holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -82,17 +84,19 @@ def build(
 ) -> Ref:
     """Bring the index in ``work`` up to date with ``source``, publish it and, if asked, serve it.
 
-    Files that have not changed are not read again. Unreadable photos are left out and counted. When nothing has changed
-    since the newest published version, that version is returned. Raises :class:`ArtifactError`, :class:`DataError`.
+    Files that have not changed are not read again. Unusable photos and captions are left out and counted. When nothing
+    has changed since the newest published version, that version is returned. Raises :class:`ArtifactError`,
+    :class:`DataError`.
     """
     manifest = store.model(model)
     with IndexBuilder(work, manifest, source.root) as builder:
         by_path = {_relative(image.path, source.root): image for image in source.images}
         gone = builder.keep_only(by_path)
+        unusable = sum(not _usable(caption) for image in source.images for caption in image.captions)
         engine: Engine | None = None
         while waiting := [path for path, image in by_path.items() if not _known(builder, path, image)]:
             engine = engine or open_engine(store.path("model", model), engine="auto", threads=threads)
-            _embed(builder, engine, [(path, by_path[path]) for path in waiting], batch_size, console)
+            _embed(builder, engine, source.root, [(path, by_path[path]) for path in waiting], batch_size, console)
         counts, problems = builder.counts(), builder.problems()
         console.print(
             f"index {name}: {counts['images']:,} photos, {counts['captions']:,} captions"
@@ -103,9 +107,11 @@ def build(
             console.print(f"left out {len(problems):,} files:", highlight=False)
             for path, problem in problems[:_SHOWN_PROBLEMS]:
                 console.print(f"  {path}: {problem}", highlight=False, markup=False)
+        if unusable:
+            console.print(f"left out {unusable:,} captions that are empty, too long or not Unicode", highlight=False)
         if counts["images"] == 0:
             raise DataError(f"none of the {len(by_path):,} files in {source.root} could be read as a photo")
-        ref = _publish(store, builder, name, manifest.fingerprint)
+        ref = _publish(store, builder, work / "sealed", name, manifest.fingerprint)
     current = store.current()
     if activate and (current is None or (current.model, current.index) != (str(model), str(ref))):
         store.activate(model, ref)
@@ -117,7 +123,13 @@ def check_vocabulary(model: Path, vocab: Path) -> None:
     own = model / "vocab.json"
     if not own.exists():
         raise ArtifactError(f"{model} has no vocabulary: its tokenizer came with its text tower; leave --vocab out")
-    if json.loads(own.read_text(encoding="utf-8")) != json.loads(vocab.read_text(encoding="utf-8")):
+    try:
+        given = json.loads(vocab.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{vocab} cannot be read: {error}") from error
+    except ValueError as error:
+        raise ArtifactError(f"{vocab} is not a vocabulary: {error}") from error
+    if json.loads(own.read_text(encoding="utf-8")) != given:
         raise ArtifactError(f"{vocab} is not the vocabulary that the model was trained with ({own})")
 
 
@@ -132,6 +144,7 @@ def _known(builder: IndexBuilder, path: str, image: CaptionedImage) -> bool:
 def _embed(
     builder: IndexBuilder,
     engine: Engine,
+    root: Path,
     waiting: Sequence[tuple[str, CaptionedImage]],
     batch_size: int,
     console: Console,
@@ -142,16 +155,21 @@ def _embed(
         task = progress.add_task("", total=len(waiting))
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            looked = list(pool.map(lambda entry: _look(entry[1], engine), batch))
+            looked = list(pool.map(lambda entry: _look(root, entry[1], engine), batch))
             builder.add(_photos(builder, engine, [path for path, _ in batch], looked))
             progress.advance(task, len(batch))
 
 
-def _look(image: CaptionedImage, engine: Engine) -> _Looked:
+def _look(root: Path, image: CaptionedImage, engine: Engine) -> _Looked:
     size = mtime_ns = 0
     try:
         facts = image.path.stat()
         size, mtime_ns = facts.st_size, facts.st_mtime_ns
+        # Neither could be served: the index service keeps to the photo folder, and stores names as text.
+        if not image.path.resolve().is_relative_to(root.resolve()):
+            raise OSError("it is a link to a file outside the photo folder")
+        if not _is_text(str(image.path)):
+            raise OSError("its name is not valid UTF-8; rename it")
         data = image.path.read_bytes()
         found = pixels(data, engine.manifest.preprocessing)
     except (ImageError, OSError) as error:
@@ -162,14 +180,16 @@ def _look(image: CaptionedImage, engine: Engine) -> _Looked:
 def _photos(builder: IndexBuilder, engine: Engine, paths: Sequence[str], looked: Sequence[_Looked]) -> list[Photo]:
     """What the builder records of a batch: embedded photos, second copies, and files with a problem."""
     taken: dict[str, str] = {}
+    changing = set(paths)  # what the builder knows of these is about to be replaced
     fresh: list[int] = []
     photos: list[Photo] = []
     for place, (path, one) in enumerate(zip(paths, looked, strict=True)):
         first = None
         if one.image_id is not None:
             first = taken.get(one.image_id) or builder.path_of(one.image_id)
-            if first is None or first == path:
+            if first in changing and one.image_id not in taken:
                 first = None
+            if first is None:
                 taken[one.image_id] = path
                 fresh.append(place)
         problem = one.problem or (f"the same photo as {first}" if first else None)
@@ -187,28 +207,46 @@ def _embedded(photo: Photo, engine: Engine, vector: npt.NDArray[np.float32], tok
     assert photo.image_id is not None
     metadata = {"name": Path(photo.path).name, "path": photo.path, "bytes": photo.size}
     captions: list[Item] = []
-    if photo.captions:
-        texts = engine.embed_texts(photo.captions)
-        for n, caption in enumerate(photo.captions):
+    if usable := [(n, caption) for n, caption in enumerate(photo.captions) if _usable(caption)]:
+        texts = engine.embed_texts([caption for _, caption in usable])
+        for row, (n, caption) in enumerate(usable):
             about = {"caption": caption, "image_id": photo.image_id}
-            captions.append(Item(f"{photo.image_id}-{n}", about, texts.embedding[n], texts.tokens[n]))
+            captions.append(Item(f"{photo.image_id}-{n}", about, texts.embedding[row], texts.tokens[row]))
     return replace(photo, item=Item(photo.image_id, metadata, vector, tokens), caption_items=captions)
 
 
-def _publish(store: ArtifactStore, builder: IndexBuilder, name: str, fingerprint: str) -> Ref:
-    versions = [m for m in store.published("index") if m.name == name and m.fingerprint == fingerprint]
-    newest = store.index(Ref.parse(versions[-1].ref)) if versions else None
-    if newest is not None and newest.contents == builder.contents():
-        return Ref.parse(newest.ref)
-    store.root.mkdir(parents=True, exist_ok=True)
-    beside = Path(mkdtemp(prefix=".sealing-", dir=store.root))
+def _usable(caption: str) -> bool:
     try:
-        sealed = builder.seal(beside / name, name, store.next_version("index", name))
-        store.publish(beside / name)
+        check(caption)
+    except TextError:
+        return False
+    return True
+
+
+def _is_text(text: str) -> bool:
+    """False for a file name with bytes that are no UTF-8, which Python holds as lone surrogates."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _publish(store: ArtifactStore, builder: IndexBuilder, sealed: Path, name: str, fingerprint: str) -> Ref:
+    """Publish by way of the folder ``sealed``, unless the newest version holds the same, unharmed."""
+    versions = [m for m in store.published("index") if m.name == name and m.fingerprint == fingerprint]
+    newest = versions[-1] if versions else None
+    if isinstance(newest, IndexManifest) and newest.contents == builder.contents():
+        ref = Ref.parse(newest.ref)
+        with suppress(ArtifactError):
+            store.verify("index", ref)
+            return ref
+    shutil.rmtree(sealed, ignore_errors=True)
+    try:
+        manifest = builder.seal(sealed, name, store.next_version("index", name))
+        store.publish(sealed)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return Ref.parse(sealed.ref)
+        shutil.rmtree(sealed, ignore_errors=True)
+    return Ref.parse(manifest.ref)
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.resolve().relative_to(root.resolve()).as_posix()
+    """Posix path under ``root``; bytes that are no UTF-8 are spelt out."""
+    name = path.relative_to(root).as_posix()
+    return name if _is_text(name) else name.encode("utf-8", "backslashreplace").decode()

@@ -36,17 +36,26 @@ def bert_config(folder: Path) -> dict[str, Any]:
     """The fields of a BERT ``config.json`` that shape the network."""
     wanted = ["hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
     wanted += ["max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "hidden_act"]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
     return {key: config[key] for key in wanted if key in config}
 
 
 def bert_tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def load_text(towers: Towers, folder: Path) -> None:
     """Fill a ``bert`` text tower from a folder with ``model.safetensors``."""
-    weights = {key.removeprefix("bert."): value for key, value in load_file(folder / "model.safetensors").items()}
+    stored = _read(folder / "model.safetensors")
+    weights = {key.removeprefix("bert."): value for key, value in stored.items()}
     _fill(towers.text.encoder.bert, weights, folder)  # type: ignore[arg-type]
 
 
@@ -62,9 +71,7 @@ def load_image(towers: Towers, weights: str) -> None:
     elif weights == "library":
         _fill(body, _downloaded(config), Path(config.backbone))
     elif Path(weights).is_file():
-        path = Path(weights)
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        _fill(body, cast(dict[str, torch.Tensor], state.get("state_dict", state)), path)
+        _fill(body, _read(Path(weights)), Path(weights))
     else:
         raise WeightsError(f"{weights!r} is neither package, library, none nor a file")
 
@@ -94,6 +101,16 @@ def _downloaded(config: ImageTowerConfig) -> dict[str, torch.Tensor]:
             "Without a network, give a file (--image-weights PATH)"
         ) from error
     return dict(model.state_dict())
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # each format has its own ways to be damaged
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds a {type(state).__name__}, not named weights")
+    return cast(dict[str, torch.Tensor], state.get("state_dict", state))
 
 
 def _fill(module: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:

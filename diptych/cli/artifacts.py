@@ -28,7 +28,7 @@ def publish(
             manifest = read_manifest(source)
             version = shelf.next_version(manifest.kind, manifest.name) if renumber else None
             published = shelf.publish(source, version=version)
-            console.print(f"published {published.kind} {published.ref}", highlight=False)
+            console.print(f"published {published.kind} {published.ref}")
             if isinstance(published, ModelManifest):
                 model = published
             else:
@@ -50,11 +50,10 @@ def publish(
             console.print(
                 f"not served yet: the index in use was built by another model.\n"
                 f"next: diptych index build --model {model.ref} ...",
-                highlight=False,
             )
         else:
             chosen = shelf.activate(Ref.parse(model.ref), Ref.parse(index.ref))
-            console.print(f"serving model {chosen.model} with index {chosen.index}", highlight=False)
+            console.print(f"serving model {chosen.model} with index {chosen.index}")
 
 
 @app.command("list")
@@ -93,7 +92,7 @@ def verify(store: StoreOption = DEFAULT_STORE) -> None:
         for kind in ("model", "index"):
             for manifest in shelf.published(kind):
                 shelf.verify(kind, Ref.parse(manifest.ref))
-                console.print(f"{kind} {manifest.ref}: whole", highlight=False)
+                console.print(f"{kind} {manifest.ref}: whole")
 
 
 @app.command()
@@ -105,7 +104,7 @@ def activate(
     """Serve this model with this index. Refused when another model built the index."""
     with told_plainly(ArtifactError, OSError):
         chosen = ArtifactStore(store).activate(Ref.parse(model), Ref.parse(index) if index else None)
-        console.print(f"serving model {chosen.model} with index {chosen.index}", highlight=False)
+        console.print(f"serving model {chosen.model} with index {chosen.index}")
 
 
 @app.command()
@@ -113,7 +112,7 @@ def rollback(store: StoreOption = DEFAULT_STORE) -> None:
     """Serve what was served before."""
     with told_plainly(ArtifactError, OSError):
         chosen = ArtifactStore(store).rollback()
-        console.print(f"serving model {chosen.model} with index {chosen.index}", highlight=False)
+        console.print(f"serving model {chosen.model} with index {chosen.index}")
 
 
 @app.command()
@@ -124,4 +123,4 @@ def prune(
     """Delete old versions. What is served, or was just before, always stays."""
     with told_plainly(ArtifactError, OSError):
         removed = ArtifactStore(store).prune(keep)
-        console.print("\n".join(f"deleted {name}" for name in removed) or "nothing to delete", highlight=False)
+        console.print("\n".join(f"deleted {name}" for name in removed) or "nothing to delete")

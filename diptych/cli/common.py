@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-console = Console()
-errors = Console(stderr=True)
+# Captions, file names and queries are shown as they are: "[red]" in one of them is text, not a colour.
+console = Console(markup=False, highlight=False, emoji=False)
+errors = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="DIPTYCH_STORE", help="The artifact store.", show_default=True)
@@ -33,13 +35,18 @@ class Split(StrEnum):
     test = "test"
 
 
+def tell(sentence: str) -> None:
+    """Say on stderr what went wrong."""
+    errors.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+
+
 @contextmanager
 def told_plainly(*expected: type[BaseException]) -> Iterator[None]:
     """Turn errors that a person can act on into one line and exit code 1. What nobody expected stays a traceback."""
     try:
         yield
     except expected as error:
-        errors.print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        tell(str(error))
         raise typer.Exit(1) from error
 
 
@@ -49,8 +56,5 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        errors.print(
-            f"[bold red]error:[/] {error.name} is not installed: this subcommand needs pip install 'diptych\\[{name}]'",
-            highlight=False,
-        )
+        tell(f"{error.name} is not installed: this subcommand needs pip install 'diptych[{name}]'")
         raise typer.Exit(1) from error

@@ -36,12 +36,12 @@ def evaluate(
         from training import evaluate as job
         from training.data import layouts
         from training.data.captioned import DataError
-    with told_plainly(ArtifactError, DataError, ImageError, OSError):
+    with told_plainly(ArtifactError, DataError, ImageError, OSError, ValueError):
         loaded = open_engine(artifact or shipped.current_model(store), engine=engine)
         if model is ModelType.cross and not loaded.manifest.has_reranker:
             raise ArtifactError(f"{loaded.manifest.ref} has no reranker; use --model dual")
         photos = layouts.load(data, split.value)
-        console.print(f"{split.value}: {photos.describe()}", highlight=False)
+        console.print(f"{split.value}: {photos.describe()}")
         found = job.evaluate(loaded, photos, model.value, console, depth=depth, trec=trec)
         found = {"split": split.value, **found}
         if report is not None:

@@ -74,4 +74,4 @@ def build(
             activate=activate,
             console=console,
         )
-        console.print(f"index {built} " + ("is being served" if activate else "is published"), highlight=False)
+        console.print(f"index {built} " + ("is being served" if activate else "is published"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from diptych.cli.common import errors, extra
+from diptych.cli.common import extra, tell
 
 app = typer.Typer(help="Run one service. Settings come from DIPTYCH_* variables.", no_args_is_help=True)
 
@@ -49,5 +49,5 @@ def _run(main: object) -> None:
         main()
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        errors.print(f"[bold red]error:[/] a setting is not valid: {faults}", highlight=False)
+        tell(f"a setting is not valid: {faults}")
         raise typer.Exit(2) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +22,15 @@ BatchSize = Annotated[
 Rate = Annotated[float, typer.Option("--lr", min=0.0, help="Peak learning rate.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")]
 Decay = Annotated[float, typer.Option("--weight-decay", "--weight_decay", min=0.0)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N")
+    return value
+
+
+Device = Annotated[str, typer.Option(callback=_device, help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
 Dropout = Annotated[float, typer.Option(min=0.0, max=0.9)]
 Amp = Annotated[bool, typer.Option(help="bfloat16 where it is safe.")]
@@ -102,7 +111,9 @@ def dual(
             ),
             console,
         )
-        console.print(f"next: diptych train cross --data {data} --dual {out}, or diptych export {out}")
+        console.print(
+            f"next: diptych train cross --data {data} --dual {out}, or diptych export {out} --data {data}", soft_wrap=True
+        )
 
 
 @app.command()
@@ -151,7 +162,7 @@ def cross(
             ),
             console,
         )
-        console.print(f"next: diptych export {out} --data {data}")
+        console.print(f"next: diptych export {out} --data {data}", soft_wrap=True)
 
 
 def export(
@@ -172,7 +183,8 @@ def export(
             run, out or run / "artifact", data, name=name, version=version, depth=depth, console=console
         )
         console.print(
-            f"{manifest.ref} is in {out or run / 'artifact'}\nnext: diptych publish {out or run / 'artifact'}"
+            f"{manifest.ref} is in {out or run / 'artifact'}\nnext: diptych publish {out or run / 'artifact'}",
+            soft_wrap=True,
         )
 
 

@@ -17,7 +17,6 @@ HEAD = '<meta name="color-scheme" content="light dark">'
 # Names of fonts that every system has: the page loads nothing from anywhere else.
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
-_MODELS = [("Dual encoder", "dual"), ("Cross-attention", "cross")]
 _HEADER = """
 <div class="brand">
   <svg viewBox="0 0 32 32" aria-hidden="true"><rect x="2" y="5" width="13" height="22" rx="2"/>
@@ -56,7 +55,9 @@ _SEARCH: dict[str, Any] = {"api_visibility": "private", "show_progress": "minima
 
 def _options(max_results: int) -> tuple[gr.Radio, gr.Slider]:
     with gr.Row(elem_classes="options"):
-        model_type = gr.Radio(_MODELS, value="dual", label="Model", min_width=260)
+        model_type = gr.Radio(
+            [(title, name) for name, title in render.MODELS.items()], value="dual", label="Model", min_width=260
+        )
         k = gr.Slider(1, max_results, value=min(6, max_results), step=1, label="Results", min_width=200, buttons=[])
     return model_type, k
 

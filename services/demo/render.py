@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from html import escape
 
 from shared.client import DiptychError
-from shared.schemas import CaptionResult, ImageToTextResponse, ModelsResponse, ModelType, TextToImageResponse
+from shared.schemas import Answer, CaptionResult, ImageToTextResponse, ModelsResponse, ModelType, TextToImageResponse
+
+MODELS: dict[ModelType, str] = {"dual": "Dual encoder", "cross": "Cross-attention"}
 
 
 def hint(sentence: str) -> str:
@@ -26,16 +28,17 @@ def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -
     noun = "picture" if isinstance(found, TextToImageResponse) else "caption"
     parts = [
         f"{count} {noun}{'' if count == 1 else 's'}",
+        MODELS[found.model_type],
         f"model {found.model_version}",
         f"index {found.index_version}",
-        _timings(found.timings_ms) + (" · from the cache" if found.cached else ""),
+        _timings(found),
     ]
     line = "".join(f"<span>{escape(part)}</span>" for part in parts if part)
     notice = ""
     if found.degraded:
         notice = (
-            f'<div class="notice" role="status">The {escape(asked)} model could not be had just now: '
-            f"these results are ranked by the {escape(found.model_type)} model.</div>"
+            f'<div class="notice" role="status">{MODELS[asked]} could not be had just now: '
+            f"these results are ranked by the {MODELS[found.model_type].lower()}.</div>"
         )
     return f'{notice}<p class="answer">{line}</p>'
 
@@ -59,10 +62,11 @@ def collection(served: ModelsResponse) -> str:
     return f'<p class="hint">Searching <b>{images:,}</b> pictures and <b>{texts:,}</b> captions</p>'
 
 
-def _timings(milliseconds: dict[str, float]) -> str:
-    """``total 41 ms (embed 12, search 1, rerank 28)``, whatever the stages are called."""
-    stages = {name: value for name, value in milliseconds.items() if name != "total"}
-    listed = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
-    if "total" not in milliseconds:
-        return f"{listed} ms" if listed else ""
-    return f"{milliseconds['total']:.0f} ms" + (f" ({listed})" if listed else "")
+def _timings(found: Answer) -> str:
+    """``41 ms (embed 12, search 1, rerank 28)``, whatever the stages are called."""
+    milliseconds = dict(found.timings_ms)
+    total = milliseconds.pop("total", sum(milliseconds.values()))
+    if found.cached:
+        return f"{total:.0f} ms, from the cache"
+    stages = ", ".join(f"{name} {value:.0f}" for name, value in milliseconds.items())
+    return f"{total:.0f} ms ({stages})" if stages else ""

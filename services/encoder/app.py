@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
-from services.encoder.lanes import Embedding, Lanes
+from services.encoder.hangup import while_connected
+from services.encoder.lanes import Embedding, Lanes, Pairs
 from services.encoder.settings import EncoderSettings
 from shared import tokens, wire
 from shared.artifacts import ArtifactStore, Ref
-from shared.engines import Engine, images, open_engine, texts
+from shared.engines import Engine, TokensError, images, open_engine, texts
 from shared.http import create_app, run
 from shared.problems import Problem
 from shared.schemas import EncoderStatus, ServedModel
@@ -50,63 +51,65 @@ def create(settings: EncoderSettings) -> FastAPI:
         retire_seconds=settings.retire_seconds,
     )
     lanes = Lanes(settings)
-    decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-    decoding = asyncio.Semaphore(settings.max_queue)
+    uploads = asyncio.Semaphore(settings.max_image_queue)
 
     async def problems() -> list[str]:
         return [watcher.problem or watcher.missing] if watcher.current_ref is None else []
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        background = [asyncio.create_task(work) for work in (watcher.run(), lanes.run())]
-        yield
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        decoders.shutdown(wait=False, cancel_futures=True)
+        watching = asyncio.create_task(watcher.run())
+        async with lanes.running():
+            yield
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
     app = create_app("encoder", problems, max_body_bytes=settings.max_body_bytes, lifespan=lifespan)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_hangup(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it but our log and metrics; the number is nginx's
 
     @app.get("/status", summary="What is loaded")
     async def status() -> EncoderStatus:
         engines = watcher.loaded.values()
         return EncoderStatus(
-            engine=settings.engine,
+            engine=next((engine.runtime for engine in engines), settings.engine),
             current=watcher.current_ref,
             models=[_served(engine) for engine in engines],
             problem=watcher.problem,
         )
 
     @app.post("/embed/text", summary="Texts to vectors", response_class=Response)
-    async def embed_text(request: TextRequest) -> Response:
-        if len(request.texts) > settings.max_texts:
+    async def embed_text(request: Request, asked: TextRequest) -> Response:
+        if len(asked.texts) > settings.max_texts:
             raise Problem(
-                "invalid-request", f"{len(request.texts)} texts in one request; the limit is {settings.max_texts}"
+                "invalid-request", f"{len(asked.texts)} texts in one request; the limit is {settings.max_texts}"
             )
-        ref, engine = watcher.get(request.model)
+        ref, engine = watcher.get(asked.model)
         try:
-            for text in request.texts:
+            for text in asked.texts:
                 texts.check(text, settings.max_text_chars)
         except texts.TextError as error:
             raise Problem("invalid-request", str(error)) from error
-        return _message(ref, engine, await lanes.embed_texts(engine, request.texts), request.tokens)
+        embedded = await while_connected(request, lanes.embed_texts(engine, asked.texts))
+        return _message(ref, engine, embedded, asked.tokens)
 
     @app.post("/embed/image", summary="An image file to a vector", response_class=Response)
     async def embed_image(
         request: Request, model: ModelRef = None, with_tokens: Annotated[bool, Query(alias="tokens")] = False
     ) -> Response:
         ref, engine = watcher.get(model)
-        data = await request.body()
-        if decoding.locked():
-            raise Problem("overloaded", "too many images wait to be decoded; try again", retry_after=1)
-        async with decoding:
+        if uploads.locked():
+            raise Problem(
+                "overloaded", f"{settings.max_image_queue} images are being worked on already; try again", retry_after=1
+            )
+        async with uploads:
             try:
-                found = await asyncio.get_running_loop().run_in_executor(
-                    decoders, lambda: images.pixels(data, engine.manifest.preprocessing, max_pixels=settings.max_pixels)
-                )
+                embedded = await while_connected(request, lanes.embed_image(engine, await request.body()))
             except images.ImageError as error:
                 raise Problem(error.slug, str(error)) from error
-        return _message(ref, engine, await lanes.embed_image(engine, found), with_tokens)
+        return _message(ref, engine, embedded, with_tokens)
 
     @app.post("/rerank", summary="Matching logits of a query's candidates", response_class=Response)
     async def rerank(
@@ -118,20 +121,10 @@ def create(settings: EncoderSettings) -> FastAPI:
         if not engine.manifest.has_reranker:
             raise Problem("no-reranker", f"model {ref} was published without a reranker; use model_type=dual")
         try:
-            tensors, _ = wire.unpack(await request.body())
-            dim = engine.manifest.token_dim
-            asked, candidates = tokens.from_tensors(tensors, "query_", dim), tokens.from_tensors(tensors, dim=dim)
-        except wire.WireError as error:
+            pairs = _pairs(await request.body(), query, engine.manifest.token_dim, settings.max_candidates)
+            logits = await while_connected(request, lanes.rerank(engine, *pairs))
+        except (wire.WireError, TokensError) as error:
             raise Problem("invalid-request", str(error)) from error
-        if len(asked) != 1 or not 1 <= len(candidates) <= settings.max_candidates:
-            raise Problem(
-                "invalid-request",
-                f"{len(asked)} queries with {len(candidates)} candidates; a request has one query and 1 to "
-                f"{settings.max_candidates} candidates",
-            )
-        repeated = asked * len(candidates)
-        pairs = (repeated, candidates) if query == "text" else (candidates, repeated)
-        logits = await lanes.rerank(engine, *pairs)
         return Response(wire.pack({"logits": logits}, _about(ref, engine)), media_type=wire.MEDIA_TYPE)
 
     return app
@@ -141,6 +134,18 @@ def main() -> None:
     """Serve with settings from the environment."""
     settings = EncoderSettings()
     run("encoder", create(settings), settings)
+
+
+def _pairs(body: bytes, query: Literal["text", "image"], dim: int, limit: int) -> Pairs:
+    """The query's tokens, once for each candidate, and the candidates': texts first. Raises :class:`wire.WireError`."""
+    tensors, _ = wire.unpack(body)
+    asked, candidates = tokens.from_tensors(tensors, "query_", dim), tokens.from_tensors(tensors, dim=dim)
+    if len(asked) != 1 or not 1 <= len(candidates) <= limit:
+        raise wire.WireError(
+            f"{len(asked)} queries with {len(candidates)} candidates; a request has one query and 1 to {limit} others"
+        )
+    repeated = asked * len(candidates)
+    return (repeated, candidates) if query == "text" else (candidates, repeated)
 
 
 def _message(ref: str, engine: Engine, embedded: Sequence[Embedding], with_tokens: bool) -> Response:

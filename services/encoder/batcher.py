@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -31,6 +32,7 @@ REFUSED = Counter("diptych_encoder_refused_total", "Items refused because the la
 class _Waiting(Generic[Item, Result]):
     item: Item
     group: object
+    since: float
     answer: asyncio.Future[Result]
 
 
@@ -38,8 +40,9 @@ class Batcher(Generic[Item, Result]):
     """One lane: a bounded queue, and one worker thread that takes what has gathered while it was busy.
 
     ``work(group, items)`` runs in the thread and returns one result an item. Only items of the same ``group`` (a model
-    version) share a call. An idle worker starts at once, or after ``max_delay`` seconds to let others join. An item
-    whose caller has gone is dropped before it costs anything, and an item that fails does not fail its companions.
+    version) share a call. A free worker starts at once, or when the oldest item has waited ``max_delay`` seconds for
+    ``max_batch`` to come together. An item whose caller has gone is dropped before it costs anything, and an item that
+    fails does not fail its companions.
     """
 
     def __init__(
@@ -58,11 +61,29 @@ class Batcher(Generic[Item, Result]):
         self._max_queue = max_queue
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._arrived = asyncio.Event()
+        self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}")
         WAITING.labels(lane).set_function(lambda: len(self._queue))
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work while the context is open; on the way out, finish what was accepted."""
+        worker = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            self._closing = True
+            self._arrived.set()
+            await worker
+            self._thread.shutdown()
+
     async def submit(self, group: object, items: Sequence[Item]) -> list[Result]:
-        """Results in the order of ``items``. Raises :class:`Problem` ``overloaded`` when they do not fit the queue."""
+        """Results in the order of ``items``; the first error when there is one.
+
+        Raises :class:`Problem` ``overloaded`` when the items do not fit the queue, ``not-ready`` after closing.
+        """
+        if self._closing:
+            raise Problem("not-ready", "the service is stopping", retry_after=1)
         if len(self._queue) + len(items) > self._max_queue:
             REFUSED.labels(self._lane).inc(len(items))
             raise Problem(
@@ -71,34 +92,33 @@ class Batcher(Generic[Item, Result]):
                 retry_after=1,
             )
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting[Item, Result](item, group, loop.create_future()) for item in items]
+        waiting = [_Waiting[Item, Result](item, group, loop.time(), loop.create_future()) for item in items]
         self._queue.extend(waiting)
         self._arrived.set()
         try:
-            return list(await asyncio.gather(*(one.answer for one in waiting)))
-        finally:
+            return await asyncio.gather(*(one.answer for one in waiting))
+        except BaseException:  # the caller has gone, or one of its items failed: the others are not wanted any more
             for one in waiting:
                 one.answer.cancel()
+            self._queue = deque(one for one in self._queue if not one.answer.done())
+            raise
 
-    async def run(self) -> None:
-        """Work until cancelled; then whoever still waits is told that the service is stopping."""
-        try:
-            while True:
+    async def _run(self) -> None:
+        while self._queue or not self._closing:
+            self._arrived.clear()
+            if not self._queue:
                 await self._arrived.wait()
-                if self._max_delay and len(self._queue) < self._max_batch:
-                    await asyncio.sleep(self._max_delay)
-                batch = self._take()
-                if batch:
-                    await self._answer(batch)
-                elif not self._queue:
-                    self._arrived.clear()
-        finally:
-            stopping = Problem("not-ready", "the service is stopping", retry_after=1)
-            for one in self._queue:
-                if not one.answer.done():
-                    one.answer.set_exception(stopping)
-            self._queue.clear()
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            elif (seconds := self._seconds_to_join()) > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), seconds)
+            elif batch := self._take():
+                await self._answer(batch)
+
+    def _seconds_to_join(self) -> float:
+        """How long others may still join the oldest item's call."""
+        if self._closing or len(self._queue) >= self._max_batch:
+            return 0
+        return self._queue[0].since + self._max_delay - asyncio.get_running_loop().time()
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         """The next items of one group, in order of arrival."""
@@ -116,12 +136,12 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await self._call(batch)
         except Exception as error:
-            if len(batch) == 1:
-                if not batch[0].answer.done():
-                    batch[0].answer.set_exception(error)
-                return
-            for one in batch:  # find the one that fails; the others did nothing wrong
-                await self._answer([one])
+            if len(batch) > 1:  # find the one that fails; the others did nothing wrong
+                for one in batch:
+                    if not one.answer.done():
+                        await self._answer([one])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
             return
         for one, result in zip(batch, results, strict=True):
             if not one.answer.done():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from services.encoder.batcher import Batcher
 from services.encoder.settings import EncoderSettings
-from shared.engines import Engine
+from shared.engines import Engine, images
 from shared.tokens import TokenFeatures
 
 Float32 = npt.NDArray[np.float32]
@@ -24,28 +27,46 @@ class Lanes:
     """Work is grouped by engine: a batch never mixes model versions."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        limits: dict[str, Any] = {
-            "max_batch": settings.max_batch,
-            "max_delay": settings.max_delay_ms / 1000,
-            "max_queue": settings.max_queue,
-        }
-        self._text: Batcher[str, Embedding] = Batcher("text", _embed_texts, **limits)
-        self._image: Batcher[Pixels, Embedding] = Batcher("image", _embed_images, **limits)
+        delay = settings.max_delay_ms / 1000
+        self._text: Batcher[str, Embedding] = Batcher(
+            "text",
+            _embed_texts,
+            max_batch=settings.max_text_batch,
+            max_delay=delay,
+            max_queue=settings.max_text_queue,
+        )
+        self._image: Batcher[Pixels, Embedding] = Batcher(
+            "image",
+            _embed_images,
+            max_batch=settings.max_image_batch,
+            max_delay=delay,
+            max_queue=settings.max_image_queue,
+        )
         # A request's candidates are one item: they are a batch already.
-        self._rerank: Batcher[Pairs, Float32] = Batcher("rerank", _rerank, **{**limits, "max_batch": 1})
+        self._rerank: Batcher[Pairs, Float32] = Batcher(
+            "rerank", _rerank, max_batch=1, max_delay=0, max_queue=settings.max_rerank_queue
+        )
+        self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._max_pixels = settings.max_pixels
 
-    async def run(self) -> None:
-        """Work until cancelled."""
-        await asyncio.gather(self._text.run(), self._image.run(), self._rerank.run())
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work while the context is open; on the way out, finish what was accepted."""
+        async with self._text.running(), self._image.running(), self._rerank.running():
+            yield
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def embed_texts(self, engine: Engine, texts: Sequence[str]) -> list[Embedding]:
         return await self._text.submit(engine, texts)
 
-    async def embed_image(self, engine: Engine, pixels: Pixels) -> list[Embedding]:
+    async def embed_image(self, engine: Engine, data: bytes) -> list[Embedding]:
+        """Of an image file. Raises :class:`shared.engines.images.ImageError`."""
+        decode = partial(images.pixels, data, engine.manifest.preprocessing, max_pixels=self._max_pixels)
+        pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
         return await self._image.submit(engine, [pixels])
 
     async def rerank(self, engine: Engine, texts: list[TokenFeatures], images: list[TokenFeatures]) -> Float32:
-        """Logits (B,) of B pairs."""
+        """Logits (B,) of B pairs. Raises :class:`shared.engines.TokensError`."""
         (logits,) = await self._rerank.submit(engine, [(texts, images)])
         return logits
 

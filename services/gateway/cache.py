@@ -95,9 +95,9 @@ class Cache:
             self._search = asyncio.create_task(self._look_for(redis))
 
     async def _look_for(self, redis: Redis) -> None:
-        while self._away:
+        # At once: a single answer that came late, because this machine is busy, is no reason to go without for long.
+        while not await self._found(redis):  # noqa: ASYNC110  (what is waited for is another process)
             await asyncio.sleep(self._retry_seconds)
-            await self._found(redis)
         log.info("cache back")
 
     async def _found(self, redis: Redis) -> bool:

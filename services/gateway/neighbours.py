@@ -190,9 +190,12 @@ class Encoder(Neighbour):
                 headers={"Content-Type": "application/octet-stream"},
             )
         try:
-            return Embedding.read(answer.data, model)
+            embedding = Embedding.read(answer.data, model)
+            if with_tokens and embedding.tokens is None:
+                raise WireError("the embedding came without tokens")
         except WireError as error:
             raise self._unreadable(error) from error
+        return embedding
 
     async def rerank(
         self, modality: Modality, query: TokenFeatures, candidates: Sequence[TokenFeatures], model: ServedModel

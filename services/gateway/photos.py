@@ -41,10 +41,12 @@ class Photos:
 
     async def original(self, image_id: str) -> PhotoFile:
         """The photo's file. Raises :class:`Problem` ``not-found``."""
-        return await self._pairing.run(lambda pair: self._file(image_id, pair))
+        _check(image_id)
+        return await self._pairing.run(lambda pair: self._index.photo(image_id, pair.index.ref))
 
     async def thumbnail(self, image_id: str, size: int, encoding: Encoding) -> bytes:
         """The photo, upright, fitted into ``size`` x ``size`` pixels; never enlarged. Raises :class:`Problem`."""
+        _check(image_id)
         if size not in self._sizes:
             offered = ", ".join(str(offer) for offer in self._sizes)
             raise Problem("invalid-request", f"there is no thumbnail of size {size}; ask for one of {offered}")
@@ -58,7 +60,7 @@ class Photos:
         return await self._in_flight.run(key, lambda: self._make(image_id, pair, size, encoding, key))
 
     async def _make(self, image_id: str, pair: Pair, size: int, encoding: Encoding, key: str) -> bytes:
-        photo = await self._file(image_id, pair)
+        photo = await self._index.photo(image_id, pair.index.ref)
         try:
             small = await asyncio.get_running_loop().run_in_executor(self._threads, shrink, photo.data, size, encoding)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -69,10 +71,10 @@ class Photos:
         await self._cache.put("thumbnails", key, small)
         return small
 
-    async def _file(self, image_id: str, pair: Pair) -> PhotoFile:
-        if not _ID.fullmatch(image_id):
-            raise Problem("not-found", f"there is no photo {image_id[:80]!r}; ids come with search results")
-        return await self._index.photo(image_id, pair.index.ref)
+
+def _check(image_id: str) -> None:
+    if not _ID.fullmatch(image_id):
+        raise Problem("not-found", f"there is no photo {image_id[:80]!r}; ids come with search results")
 
 
 def shrink(data: bytes, size: int, encoding: Encoding) -> bytes:

@@ -111,10 +111,9 @@ class Search:
         depth = max(k, self._rerank_depth) if rerank else k
         with timings.stage("search"):
             found = await self._candidates(pair, query.collection, embedding, depth, rerank)
-        ranking = Ranking(model_type=model_type, model=pair.model.ref, index=pair.index.ref, hits=[])
         order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
-        if rerank and found.items:
-            assert embedding.tokens is not None
+        degraded = None
+        if embedding.tokens is not None and rerank and found.items:
             try:
                 with timings.stage("rerank"):
                     logits = await self._encoder.rerank(
@@ -125,13 +124,15 @@ class Search:
                 if problem.slug == "unknown-version":
                     raise
                 log.warning("not reranked", reason=problem.detail)
-                ranking = _without_reranker(ranking, problem.slug)
-        ranking.hits = [
+                degraded = problem.slug
+        hits = [
             Hit(score=float(score), item=found.items[row]) for row, score in zip(order[:k], scores[:k], strict=True)
         ]
-        if ranking.degraded is None:
-            with timings.stage("cache"):
-                await self._cache.put("results", key, ranking.model_dump_json().encode())
+        ranking = Ranking(model_type=model_type, model=pair.model.ref, index=pair.index.ref, hits=hits)
+        if degraded is not None:
+            return Answer(_without_reranker(ranking, degraded), False, timings.milliseconds)
+        with timings.stage("cache"):
+            await self._cache.put("results", key, ranking.model_dump_json().encode())
         return Answer(ranking, False, timings.milliseconds)
 
     async def _embed(self, pair: Pair, query: Query, with_tokens: bool, timings: Timings) -> Embedding:

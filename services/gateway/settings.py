@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import AliasChoices, Field
 from pydantic_settings import SettingsConfigDict
 
@@ -22,7 +24,7 @@ class GatewaySettings(ServiceSettings):
         description="The cache, as redis://host:port/database. Without one nothing is cached.",
     )
 
-    max_k: int = Field(1000, ge=1, description="The largest number of results that can be asked for.")
+    max_k: int = Field(1000, ge=1, le=10_000, description="The largest number of results that can be asked for.")
     max_text_chars: int = Field(10_000, ge=1, description="The longest query text, in characters.")
     max_upload_bytes: int = Field(20 * 1024 * 1024, ge=1, description="The largest picture that can be uploaded.")
     max_in_flight: int = Field(256, ge=1, description="Requests worked on at once; those above are refused with 503.")
@@ -43,7 +45,7 @@ class GatewaySettings(ServiceSettings):
     )
     redis_retry_seconds: float = Field(1.0, gt=0, description="How often a Redis that is away is looked for.")
 
-    thumbnail_sizes: tuple[int, ...] = Field(
+    thumbnail_sizes: tuple[Annotated[int, Field(ge=16, le=2048)], ...] = Field(
         (128, 256, 512), min_length=1, description="Thumbnail sizes on offer, in pixels, as a JSON list."
     )
     cors_origins: tuple[str, ...] = Field(

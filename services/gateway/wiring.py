@@ -38,7 +38,7 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Everything that lives as long as the service does."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
     cache = Cache(
-        settings.redis_url,
+        settings.redis_url or None,
         ttl_seconds=settings.cache_ttl_seconds,
         max_value_bytes=settings.cache_max_value_bytes,
         timeout_seconds=settings.redis_timeout_seconds,

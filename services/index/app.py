@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -11,8 +13,7 @@ from typing import Annotated, Any, Literal
 import faiss
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import FileResponse
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from prometheus_client import Gauge, Histogram
 
 from services.index.settings import IndexSettings
@@ -75,7 +76,7 @@ def create(settings: IndexSettings) -> FastAPI:
     async def search(
         request: Request,
         collection: CollectionName,
-        k: Annotated[int, Query(ge=1, le=settings.max_k)],
+        k: Annotated[int, Query(ge=1)],
         index: IndexRef = None,
         with_tokens: Annotated[bool, Query(alias="tokens")] = False,
     ) -> Response:
@@ -85,8 +86,19 @@ def create(settings: IndexSettings) -> FastAPI:
             queries = wire.require(tensors, "queries", np.float32, None, found.manifest.embedding_dim)
         except wire.WireError as error:
             raise Problem("invalid-request", str(error)) from error
+        if k > settings.max_k:
+            raise Problem("invalid-request", f"query.k: {k} results are over the limit of {settings.max_k} a query")
+        if len(queries) * k > settings.max_results:
+            raise Problem(
+                "invalid-request",
+                f"{len(queries)} queries for {k} results each are over the limit of {settings.max_results} results; "
+                "ask for less at a time",
+            )
         with SEARCH.labels(collection).time():
-            answer = await asyncio.to_thread(_search, found.collection(collection), queries, k, with_tokens)
+            try:
+                answer = await asyncio.to_thread(_search, found.collection(collection), queries, k, with_tokens)
+            except ValueError as error:
+                raise Problem("invalid-request", str(error)) from error
         meta = {"index": ref, "fingerprint": found.manifest.fingerprint, "items": answer[1]}
         return Response(wire.pack(answer[0], meta), media_type=wire.MEDIA_TYPE)
 
@@ -99,18 +111,18 @@ def create(settings: IndexSettings) -> FastAPI:
             raise Problem("not-found", f"{collection} has no item {item_id!r}") from error
         return {"id": item_id, **about}
 
-    @app.get("/images/{image_id}/content", summary="A photo's file", response_class=FileResponse)
-    async def content(image_id: str, index: IndexRef = None) -> FileResponse:
+    @app.get("/images/{image_id}/content", summary="A photo's file", response_class=Response)
+    async def content(image_id: str, index: IndexRef = None) -> Response:
         _, found = watcher.get(index)
         try:
-            path, media_type = await asyncio.to_thread(_photo, found, image_id)
+            data, media_type = await asyncio.to_thread(_photo, found, image_id)
         except KeyError as error:
             raise Problem("not-found", f"there is no image {image_id!r}") from error
         except OSError as error:
             raise Problem("not-found", f"the file of image {image_id} cannot be read: {error}") from error
         # The id is the content's hash, so what it names never changes.
         headers = {"ETag": f'"{image_id}"', "Cache-Control": "public, max-age=31536000, immutable"}
-        return FileResponse(path, media_type=media_type, headers=headers)
+        return Response(data, media_type=media_type, headers=headers)
 
     return app
 
@@ -148,14 +160,13 @@ def _search(
     return tensors, items
 
 
-def _photo(index: IndexDirectory, image_id: str) -> tuple[Path, str]:
-    path = index.photo(image_id)
-    try:
-        with Image.open(path) as image:  # reads the header only
-            media_type = image.get_format_mimetype()
-    except UnidentifiedImageError as error:
-        raise OSError("it is no longer an image") from error
-    return path, media_type or "application/octet-stream"
+def _photo(index: IndexDirectory, image_id: str) -> tuple[bytes, str]:
+    """The file's bytes and media type. Raises OSError when it is not the photo that was indexed."""
+    data = index.photo(image_id).read_bytes()
+    if not hashlib.sha256(data).hexdigest().startswith(image_id):
+        raise OSError("it has changed since it was indexed; build the index again")
+    with Image.open(io.BytesIO(data)) as image:  # reads the header only
+        return data, image.get_format_mimetype() or "application/octet-stream"
 
 
 def _served(index: IndexDirectory) -> ServedIndex:

@@ -17,4 +17,5 @@ class IndexSettings(StoreSettings):
     photos: Path | None = Field(None, description="Where the photos lie here, when not where the index was built.")
     threads: int | None = Field(None, ge=1, description="Cores that one search may use; all when unset.")
     max_k: int = Field(10_000, ge=1, description="The most results that one query may ask for.")
+    max_results: int = Field(100_000, ge=1, description="The most results of all queries of one request together.")
     max_body_bytes: int = Field(8_000_000, ge=1000, description="The largest batch of queries.")

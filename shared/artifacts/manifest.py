@@ -9,14 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
 from shared.schemas import Scoring
 
 MANIFEST = "manifest.json"
 TOWERS = "towers.safetensors"
 
+# Names become folders, so they can neither be hidden nor lead anywhere.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+FilePath = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)
+]
 
 
 class ArtifactError(Exception):
@@ -41,7 +45,7 @@ class ImagePreprocessing(BaseModel):
 class Tokenization(BaseModel):
     """``tokenizer.json`` (the tokenizers library's format) with truncation at ``max_length`` tokens."""
 
-    file: str = "tokenizer.json"
+    file: FilePath = "tokenizer.json"
     max_length: int
     pad_id: int = 0
 
@@ -50,12 +54,12 @@ class _Common(BaseModel):
     format: Literal[1] = 1
     name: Name
     version: Name
-    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     fingerprint: str
     embedding_dim: int = Field(ge=1)
     token_dim: int = Field(ge=1)
     metric: Literal["inner_product"] = "inner_product"
-    files: dict[str, FileEntry] = Field(default_factory=dict)
+    files: dict[FilePath, FileEntry] = Field(default_factory=dict)
 
     @property
     def ref(self) -> str:
@@ -134,6 +138,8 @@ def read_manifest(directory: Path) -> ModelManifest | IndexManifest:
         return _ADAPTER.validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(f"{directory} is not an artifact: it has no {MANIFEST}") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
     except ValidationError as error:
         raise ArtifactError(f"{path} is not a manifest this version understands: {error}") from error
 
@@ -142,16 +148,21 @@ def verify_files(directory: Path, manifest: ModelManifest | IndexManifest) -> No
     """Check every listed file's size and sha256. Raises :class:`ArtifactError` naming the first that differs."""
     for name, entry in manifest.files.items():
         path = directory / name
-        if not path.is_file():
-            raise ArtifactError(f"{directory}: {name} is missing; publish the artifact again")
-        size = path.stat().st_size
-        if size != entry.bytes:
-            raise ArtifactError(
-                f"{directory}: {name} has {size} bytes, its manifest says {entry.bytes}: "
-                "the copy is incomplete; publish it again"
-            )
-        if _sha256(path) != entry.sha256:
-            raise ArtifactError(f"{directory}: {name} is not the file that was published (sha256 differs)")
+        try:
+            size = path.stat().st_size
+            if size != entry.bytes:
+                raise ArtifactError(
+                    f"{directory}: {name} has {size} bytes, its manifest says {entry.bytes}: "
+                    "the copy is incomplete; publish it again"
+                )
+            if _sha256(path) != entry.sha256:
+                raise ArtifactError(
+                    f"{directory}: {name} is not the file that was published (sha256 differs); publish it again"
+                )
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{directory}: {name} is missing; publish the artifact again") from error
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error}") from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,18 +11,19 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from shared.artifacts.manifest import (
     MANIFEST,
     ArtifactError,
     IndexManifest,
     ModelManifest,
+    Name,
     read_manifest,
     sync_directory,
     verify_files,
@@ -32,6 +33,8 @@ from shared.artifacts.manifest import (
 
 Kind = Literal["model", "index"]
 _FOLDER: dict[Kind, str] = {"model": "models", "index": "indexes"}
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_PARTIAL = ".partial"
 _HISTORY = 50
 
 
@@ -47,10 +50,15 @@ class Ref(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> Ref:
-        name, slash, version = text.partition("/")
-        if not (name and slash and version) or "/" in version:
-            raise RefusedError(f"{text!r} does not name an artifact: write NAME/VERSION, as in flickr8k/1")
-        return Ref(name, version)
+        """Raises :class:`RefusedError` for what no manifest could be called, such as ``../1``."""
+        name, _, version = text.partition("/")
+        try:
+            return Ref(_NAME.validate_python(name), _NAME.validate_python(version))
+        except ValidationError as error:
+            raise RefusedError(
+                f"{text[:200]!r} does not name an artifact: write NAME/VERSION, as in flickr8k/1, in letters, digits, "
+                "dots, dashes and underscores"
+            ) from error
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -82,28 +90,33 @@ class ArtifactStore:
         return self.root / "current.json"
 
     def path(self, kind: Kind, ref: Ref) -> Path:
-        return self.root / _FOLDER[kind] / ref.name / ref.version
+        """Where a version lies, whether or not it exists. Raises :class:`RefusedError` for a name outside the store."""
+        name, version = Ref.parse(str(ref))
+        return self.root / _FOLDER[kind] / name / version
 
     def model(self, ref: Ref) -> ModelManifest:
         """The manifest of a published model. Raises :class:`ArtifactError` when there is none."""
-        manifest = read_manifest(self.path("model", ref))
+        manifest = self._manifest("model", ref)
         assert isinstance(manifest, ModelManifest)
         return manifest
 
     def index(self, ref: Ref) -> IndexManifest:
-        manifest = read_manifest(self.path("index", ref))
+        """The manifest of a published index. Raises :class:`ArtifactError` when there is none."""
+        manifest = self._manifest("index", ref)
         assert isinstance(manifest, IndexManifest)
         return manifest
 
     def published(self, kind: Kind) -> list[ModelManifest | IndexManifest]:
-        """All published versions of a kind, oldest first."""
-        found = (read_manifest(path.parent) for path in self.root.glob(f"{_FOLDER[kind]}/*/*/{MANIFEST}"))
+        """All published versions of a kind, oldest first. A folder that holds something else is passed over."""
+        found = []
+        for path in self.root.glob(f"{_FOLDER[kind]}/*/*/{MANIFEST}"):
+            with suppress(ArtifactError):  # a damaged version must not stand in the way of the others
+                found.append(self._manifest(kind, Ref(*path.parts[-3:-1])))
         return sorted(found, key=lambda manifest: manifest.created_at)
 
     def verify(self, kind: Kind, ref: Ref) -> None:
         """Check every byte of a published version. Raises :class:`ArtifactError`."""
-        path = self.path(kind, ref)
-        verify_files(path, read_manifest(path))
+        verify_files(self.path(kind, ref), self._manifest(kind, ref))
 
     def next_version(self, kind: Kind, name: str) -> str:
         """One more than the highest number in use."""
@@ -114,8 +127,9 @@ class ArtifactStore:
     def publish(self, source: Path, *, version: str | None = None) -> ModelManifest | IndexManifest:
         """Copy an artifact in, as ``version`` or the one its manifest names. It is there whole or not at all.
 
-        Publishing what is already there byte for byte changes nothing. Raises :class:`RefusedError` when that
-        version is taken by something else, :class:`ArtifactError` when the source is damaged.
+        Publishing what is already there changes nothing, except that a damaged copy is replaced. Raises
+        :class:`RefusedError` when that version is taken by something else, :class:`ArtifactError` when the source is
+        damaged or the store cannot be written.
         """
         manifest = read_manifest(source)
         verify_files(source, manifest)
@@ -124,11 +138,15 @@ class ArtifactStore:
         target = self.path(manifest.kind, Ref(manifest.name, manifest.version))
         with self._writing():
             if target.exists():
-                if read_manifest(target).files == manifest.files:
-                    return manifest
-                raise RefusedError(f"{manifest.kind} {manifest.ref} is already published; give it another version")
-            beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-            shutil.rmtree(beside, ignore_errors=True)
+                there = read_manifest(target)
+                if not _same(there, manifest):
+                    raise RefusedError(f"{manifest.kind} {manifest.ref} is already published; give it another version")
+                with suppress(ArtifactError):
+                    verify_files(target, there)
+                    return there
+            for left in target.parent.glob(f".*{_PARTIAL}"):  # by one that was killed: nobody else writes now
+                shutil.rmtree(left)
+            beside = target.with_name(f".{target.name}{_PARTIAL}")
             try:
                 beside.mkdir(parents=True)
                 for name in manifest.files:
@@ -139,9 +157,9 @@ class ArtifactStore:
                         os.fsync(file.fileno())
                 write_manifest(beside, manifest)
                 verify_files(beside, manifest)
+                if target.exists():
+                    shutil.rmtree(target)
                 beside.rename(target)
-            except OSError as error:
-                raise ArtifactError(f"publishing {manifest.kind} {manifest.ref} failed: {error}") from error
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
             sync_directory(target.parent)
@@ -153,10 +171,16 @@ class ArtifactStore:
         return deployments[-1] if deployments else None
 
     def activate(self, model: Ref, index: Ref | None) -> Deployment:
-        """Point services at a pair. Raises :class:`RefusedError` when the index was built by another model."""
+        """Point services at a pair; nothing changes when they are there already.
+
+        Raises :class:`RefusedError` when the index was built by another model.
+        """
         with self._writing():
             chosen = self._pair(model, index)
-            self._point([*self._deployments(), chosen])
+            deployments = self._deployments()
+            if deployments and deployments[-1].model_copy(update={"at": chosen.at}) == chosen:
+                return deployments[-1]
+            self._point([*deployments, chosen])
         return chosen
 
     def rollback(self) -> Deployment:
@@ -189,6 +213,13 @@ class ArtifactStore:
                             removed.append(f"{kind} {manifest.ref}")
         return removed
 
+    def _manifest(self, kind: Kind, ref: Ref) -> ModelManifest | IndexManifest:
+        path = self.path(kind, ref)
+        manifest = read_manifest(path)
+        if (manifest.kind, manifest.ref) != (kind, str(ref)):
+            raise ArtifactError(f"{path} holds {manifest.kind} {manifest.ref}, not {kind} {ref}; publish that again")
+        return manifest
+
     def _pair(self, model: Ref, index: Ref | None) -> Deployment:
         model_manifest = self.model(model)
         if index is not None:
@@ -216,7 +247,15 @@ class ArtifactStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with (self.root / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise ArtifactError(f"the store {self.root} cannot be written: {error}") from error
+
+
+def _same(one: ModelManifest | IndexManifest, other: ModelManifest | IndexManifest) -> bool:
+    """Whether two manifests say the same but for the time they were written."""
+    return one.model_copy(update={"created_at": other.created_at}) == other

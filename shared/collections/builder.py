@@ -47,16 +47,19 @@ class IndexBuilder:
         self._photo_root = photo_root.resolve()
         self._connection = items.connect(directory / ITEMS, writable=True)
         about = {"fingerprint": model.fingerprint, "photo_root": str(self._photo_root)}
-        with self._transaction():
-            for key, value in about.items():
-                self._connection.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (key, value))
-        found = dict(self._connection.execute("SELECT key, value FROM about"))
-        if found != about:
+        try:
+            with self._transaction():
+                for key, value in about.items():
+                    self._connection.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (key, value))
+                found = dict(self._connection.execute("SELECT key, value FROM about"))
+            if found != about:
+                raise ArtifactError(
+                    f"{directory} was begun with another model or photo folder ({found}); use another working folder "
+                    "or delete it"
+                )
+        except BaseException:
             self.close()
-            raise ArtifactError(
-                f"{directory} was begun with another model or photo folder ({found}); use another working folder or "
-                "delete it"
-            )
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -73,11 +76,17 @@ class IndexBuilder:
         return bool(row == (size, mtime_ns, _digest(captions)))
 
     def add(self, photos: Iterable[Photo]) -> None:
-        """Record photos with their captions, all or none. A photo's older item and captions are replaced."""
+        """Record photos with their captions, all or none. A photo's older item and captions are replaced.
+
+        Raises ValueError for an item that cannot be searched, :class:`ArtifactError` when nothing can be written.
+        """
         dim, token_dim = self._model.embedding_dim, self._model.token_dim
+        photos = list(photos)
         with self._transaction():
+            # First of all: what one of them forgets may be what another one brings.
             for photo in photos:
                 self._forget(photo.path)
+            for photo in photos:
                 if photo.item is not None:
                     items.upsert(self._connection, IMAGES, [photo.item], dim, token_dim)
                     items.upsert(self._connection, CAPTIONS, photo.caption_items, dim, token_dim)
@@ -117,8 +126,9 @@ class IndexBuilder:
 
     def contents(self) -> str:
         """A digest of what has been built: equal digests mean that sealing again would give the same index."""
-        digest = hashlib.sha256()
-        for row in self._connection.execute("SELECT path, size, mtime_ns, captions, image_id FROM files ORDER BY path"):
+        digest = hashlib.sha256(str(self._photo_root).encode())
+        statement = "SELECT path, captions, image_id FROM files WHERE problem IS NULL ORDER BY path"
+        for row in self._connection.execute(statement):
             digest.update(repr(row).encode())
         return digest.hexdigest()
 

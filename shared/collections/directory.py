@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ class Collection:
         self.name = name
         self._path = path
         self._token_dim = manifest.token_dim
-        self._local = threading.local()
-        ids, vectors = items.vectors(self._connection, name, manifest.embedding_dim)
+        self._idle: list[sqlite3.Connection] = []
+        weakref.finalize(self, _close, self._idle)  # once nobody is reading any more
+        with self._connection() as connection:
+            ids, vectors = items.vectors(connection, name, manifest.embedding_dim)
+        if len(ids) != manifest.collections.get(name):
+            raise ArtifactError(f"{path} has {len(ids)} {name}, its manifest says {manifest.collections.get(name)}")
         self.snapshot = Snapshot(ids, vectors)
 
     def __len__(self) -> int:
@@ -37,20 +42,23 @@ class Collection:
 
     def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """In the order of ``ids``. Raises KeyError for an id that does not exist."""
-        found = items.metadata(self._connection, self.name, ids)
+        with self._connection() as connection:
+            found = items.metadata(connection, self.name, ids)
         return [found[item_id] for item_id in ids]
 
     def tokens(self, ids: Sequence[str]) -> list[TokenFeatures]:
         """In the order of ``ids``. Raises KeyError for an id that does not exist."""
-        return items.tokens(self._connection, self.name, ids, self._token_dim)
+        with self._connection() as connection:
+            return items.tokens(connection, self.name, ids, self._token_dim)
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        """One connection a thread, as SQLite likes it."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = items.connect(self._path, writable=False)
-        return connection
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses meanwhile; an idle one where there is one."""
+        connection = self._idle.pop() if self._idle else items.connect(self._path, writable=False)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
 
 
 class IndexDirectory:
@@ -81,8 +89,17 @@ class IndexDirectory:
 
     def photo(self, image_id: str) -> Path:
         """The photo's file. Raises KeyError for an unknown id and FileNotFoundError when it is not under the root."""
-        root = self.photo_root.resolve()
-        path = (root / str(self.images.metadata([image_id])[0]["path"])).resolve()
+        recorded = str(self.images.metadata([image_id])[0]["path"])
+        try:
+            root = self.photo_root.resolve()
+            path = (root / recorded).resolve()
+        except RuntimeError as error:  # a loop of links
+            raise FileNotFoundError(f"photo {image_id} cannot be found: {error}") from error
         if not path.is_relative_to(root) or not path.is_file():
-            raise FileNotFoundError(f"photo {image_id} is no longer at {path}")
+            raise FileNotFoundError(f"photo {image_id} is no longer at {recorded} under the photo folder")
         return path
+
+
+def _close(connections: list[sqlite3.Connection]) -> None:
+    for connection in connections:
+        connection.close()

@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS files (
     problem TEXT
 );
 CREATE INDEX IF NOT EXISTS files_by_image ON files (image_id);
+CREATE INDEX IF NOT EXISTS items_by_image ON items (collection, json_extract(metadata, '$.image_id'));
 """
 _LENGTH_TOLERANCE = 1e-3
 
@@ -56,19 +57,23 @@ class Item:
 def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     """Open an item store. A writable one is created when missing, and what it commits survives a power cut.
 
-    Raises :class:`ArtifactError` when the file is not one.
+    A read-only one may be handed from thread to thread. Raises :class:`ArtifactError` when the file is not one.
     """
+    # Published files never change, so reading needs no locks and the folder may be read-only.
+    where = path.resolve().as_uri() + ("" if writable else "?mode=ro&immutable=1")
+    try:
+        connection = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=writable)
+    except sqlite3.Error as error:
+        raise ArtifactError(f"{path} cannot be opened: {error}") from error
     try:
         if writable:
-            connection = sqlite3.connect(path, isolation_level=None)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(_SCHEMA)
         else:
-            # Published files never change, so no locks are needed and the folder may be read-only.
-            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-            connection.execute("SELECT count(*) FROM about")
+            connection.execute("SELECT count(*) FROM about").fetchone()
     except sqlite3.Error as error:
+        connection.close()
         raise ArtifactError(f"{path} is not an item store: {error}") from error
     return connection
 
@@ -102,7 +107,7 @@ def vectors(connection: sqlite3.Connection, collection: str, dim: int) -> tuple[
         parts.append(vector)
     array = np.frombuffer(b"".join(parts), np.float32).reshape(len(ids), dim)
     if not np.isfinite(array).all():
-        raise ArtifactError(f"{collection} holds vectors that are not finite")
+        raise ArtifactError(f"{collection} holds vectors with NaN or infinity; build the index again")
     return ids, array
 
 
@@ -144,3 +149,5 @@ def _check(item: Item, dim: int, token_dim: int) -> None:
         raise ValueError(f"item {item.id!r} has a vector of length {length}, not 1")
     if item.tokens.codes.shape != (len(item.tokens), token_dim):
         raise ValueError(f"item {item.id!r} has tokens {item.tokens.codes.shape}, not (n, {token_dim})")
+    if not np.isfinite(item.tokens.scales).all():
+        raise ValueError(f"item {item.id!r} has tokens with NaN or infinity")

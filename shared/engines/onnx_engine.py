@@ -10,34 +10,43 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest
-from shared.engines.engine import Embedded, Float32, NoRerankerError
+from shared.engines.engine import Embedded, Float32, NoRerankerError, pair_batches
 from shared.engines.texts import TextTokenizer
-from shared.tokens import TokenFeatures, pad
+from shared.tokens import TokenFeatures
+
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_PAIR = ("text_tokens", "text_mask", "image_tokens")
 
 
 class OnnxEngine:
     """An :class:`shared.engines.Engine` over the artifact's graphs."""
 
-    def __init__(self, directory: Path, *, threads: int | None = None) -> None:
+    def __init__(self, directory: Path, *, device: str = "auto", threads: int | None = None) -> None:
         manifest = read_manifest(directory)
         assert isinstance(manifest, ModelManifest)
         self.manifest = manifest
         self.tokenizer = TextTokenizer(directory, manifest.tokenization)
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Threads that spin between calls take three times the cores that the calls need, from the services beside.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
-        wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
+        providers = _providers(device)
 
         def session(name: str) -> ort.InferenceSession:
             try:
-                return ort.InferenceSession(str(directory / name), options, providers=wanted)
+                return ort.InferenceSession(str(directory / name), options, providers=providers)
             except Exception as error:  # ONNX Runtime's errors share no base class
                 raise ArtifactError(f"{directory / name} cannot be loaded: {error}") from error
 
         self._image = session("image.onnx")
         self._text = session("text.onnx")
         self._reranker = session("reranker.onnx") if manifest.has_reranker else None
+
+    @property
+    def runtime(self) -> str:
+        return "onnx cuda" if _CUDA in self._image.get_providers() else "onnx cpu"
 
     def embed_images(self, pixels: npt.NDArray[np.uint8]) -> Embedded:
         embedding, tokens = self._image.run(["embedding", "tokens"], {"pixels": pixels})
@@ -52,8 +61,18 @@ class OnnxEngine:
     def rerank(self, texts: Sequence[TokenFeatures], images: Sequence[TokenFeatures]) -> Float32:
         if self._reranker is None:
             raise NoRerankerError(f"model {self.manifest.ref} has no reranker")
-        text_tokens, text_mask = pad(texts)
-        image_tokens, _ = pad(images)
-        feed = {"text_tokens": text_tokens, "text_mask": text_mask, "image_tokens": image_tokens}
-        logits: Float32 = self._reranker.run(["logit"], feed)[0]
-        return logits
+        places = self._reranker.get_inputs()[2].shape[1]
+        batches = pair_batches(texts, images, max_length=self.manifest.tokenization.max_length, places=places)
+        logits = [self._reranker.run(["logit"], dict(zip(_PAIR, batch, strict=True)))[0] for batch in batches]
+        return np.concatenate(logits) if logits else np.zeros(0, np.float32)
+
+
+def _providers(device: str) -> list[str | tuple[str, dict[str, int]]]:
+    kind, _, number = device.partition(":")
+    if kind == "cpu" or (kind == "auto" and _CUDA not in ort.get_available_providers()):
+        return [_CPU]
+    if _CUDA not in ort.get_available_providers():
+        raise ValueError(
+            f"device {device} was asked for, but this ONNX Runtime has only {ort.get_available_providers()}"
+        )
+    return [(_CUDA, {"device_id": int(number or 0)}), _CPU]

@@ -15,7 +15,7 @@ MAX_CHARS = 10_000
 
 
 class TextError(ValueError):
-    """A text that cannot be asked with: empty, or too long."""
+    """A text that cannot be asked with: empty, too long, or no text at all."""
 
 
 class TextTokenizer:
@@ -42,8 +42,12 @@ class TextTokenizer:
 
 
 def check(text: str, max_chars: int = MAX_CHARS) -> None:
-    """Raises :class:`TextError` for a text without words or beyond ``max_chars`` characters."""
+    """Raises :class:`TextError` for a text without words, beyond ``max_chars`` characters, or not fit for UTF-8."""
     if not text.strip():
         raise TextError("the text is empty: say what should be in the picture")
     if len(text) > max_chars:
-        raise TextError(f"the text has {len(text):,} characters, over the limit of {max_chars:,}")
+        raise TextError(f"the text has {len(text):,} characters, over the limit of {max_chars:,}; send less")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(f"character {error.start + 1} of the text is half of a surrogate pair, no character") from error

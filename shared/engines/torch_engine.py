@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from shared.artifacts import ModelManifest, read_manifest
-from shared.engines.engine import Embedded, Float32, NoRerankerError
+from shared.engines.engine import Embedded, Float32, NoRerankerError, pair_batches
 from shared.engines.texts import TextTokenizer
 from shared.models import load
-from shared.tokens import TokenFeatures, pad
+from shared.tokens import TokenFeatures
 
 
 class TorchEngine:
@@ -28,14 +28,20 @@ class TorchEngine:
         self.tokenizer = TextTokenizer(directory, manifest.tokenization)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device {device} was asked for, but torch {torch.__version__} sees no CUDA device here")
         self._device = torch.device(device)
         if threads is not None and device == "cpu":
             torch.set_num_threads(threads)
         self._model = load(directory).to(self._device).to(memory_format=torch.channels_last)
 
+    @property
+    def runtime(self) -> str:
+        return f"torch {self._device}"
+
     def embed_images(self, pixels: npt.NDArray[np.uint8]) -> Embedded:
         with self._inference():
-            embedding, tokens = self._model.encode_image(torch.from_numpy(pixels).to(self._device))
+            embedding, tokens = self._model.encode_image(torch.tensor(pixels, device=self._device))
         return Embedded(_unit(embedding), [TokenFeatures.quantise(item) for item in _numpy(tokens)])
 
     def embed_texts(self, texts: Sequence[str]) -> Embedded:
@@ -50,14 +56,14 @@ class TorchEngine:
     def rerank(self, texts: Sequence[TokenFeatures], images: Sequence[TokenFeatures]) -> Float32:
         if self._model.reranker is None:
             raise NoRerankerError(f"model {self.manifest.ref} has no reranker")
-        text_tokens, text_mask = pad(texts)
-        image_tokens, _ = pad(images)
+        places = self._model.towers.image.side**2
+        batches = pair_batches(texts, images, max_length=self.manifest.tokenization.max_length, places=places)
         with self._inference():
-            return _numpy(
-                self._model.reranker(
-                    *(torch.from_numpy(array).to(self._device) for array in (text_tokens, text_mask, image_tokens))
-                )
-            )
+            logits = [
+                _numpy(self._model.reranker(*(torch.from_numpy(array).to(self._device) for array in batch)))
+                for batch in batches
+            ]
+        return np.concatenate(logits) if logits else np.zeros(0, np.float32)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -71,16 +72,21 @@ class Diptych(nn.Module):
 def load(directory: Path) -> Diptych:
     """Build an artifact's modules and fill them, in float32 and evaluation mode.
 
-    Raises :class:`ArtifactError` when the weights do not fit the architecture in the manifest.
+    Raises :class:`ArtifactError` when the manifest's architecture cannot be built or the weights do not fit it.
     """
     manifest = cast(ModelManifest, read_manifest(directory))
-    model = Diptych.build(DiptychConfig.model_validate(manifest.config))
+    try:
+        model = Diptych.build(DiptychConfig.model_validate(manifest.config))
+    except ValueError as error:
+        raise ArtifactError(f"{directory}: its architecture is not one that this version can build: {error}") from error
     parts: list[tuple[nn.Module, str]] = [(model.towers, TOWERS)]
     if model.reranker is not None:
         parts.append((model.reranker, RERANKER))
     for module, name in parts:
         try:
             module.load_state_dict(_read(directory / name))
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"{directory / name} cannot be read: {error}") from error
         except RuntimeError as error:
             raise ArtifactError(f"{directory / name} does not fit the architecture in its manifest: {error}") from error
     return model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any, cast
 
 import timm
@@ -18,14 +19,14 @@ class Backbone(nn.Module):
     """Any torchvision or timm classifier without its head: normalised pixels (B, 3, S, S) -> grid (B, C, h, w)."""
 
     def __init__(self, library: str, name: str, size: int) -> None:
+        """Raises ValueError for an architecture that the library does not have."""
         super().__init__()
         if library == "timm":
-            # Only a transformer is told the size; a convolutional network takes any.
-            sized: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name else {}
-            self.body = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **sized)
+            self.body = _timm(name, size)
             self.prefix_tokens = int(getattr(self.body, "num_prefix_tokens", 0))
         else:
-            self.body = _without_head(torchvision.models.get_model(name, weights=None))
+            sized: dict[str, Any] = {"image_size": size} if name.startswith("vit") else {}
+            self.body = _without_head(torchvision.models.get_model(name, weights=None, **sized))
             self.prefix_tokens = 1 if name.startswith("vit") else 0
         was_training = self.training
         with torch.no_grad():
@@ -46,17 +47,36 @@ class Backbone(nn.Module):
         return cast(Tensor, features)
 
 
+def _timm(name: str, size: int) -> nn.Module:
+    headless: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": ""}
+    try:
+        return cast(nn.Module, timm.create_model(name, img_size=size, **headless))
+    except TypeError:  # only a transformer is told the size; a convolutional network takes any
+        return cast(nn.Module, timm.create_model(name, **headless))
+    except RuntimeError as error:
+        raise ValueError(f"timm cannot build {name!r}: {error}; timm.list_models() lists what it has") from error
+
+
 def _without_head(model: nn.Module) -> nn.Module:
-    """A torchvision classifier up to its last grid. Raises ValueError for a shape we do not know."""
+    """A torchvision classifier up to its last grid, under its own names, so that its weights fit.
+
+    Raises ValueError for a shape we do not know.
+    """
+    if isinstance(model, torchvision.models.SwinTransformer):  # the one whose grid is (B, h, w, C)
+        return _named(features=model.features, norm=model.norm, permute=model.permute)
     if isinstance(features := getattr(model, "features", None), nn.Module):
-        return features
+        return _named(features=features)
     if hasattr(model, "layer4"):
-        return nn.Sequential(*(child for name, child in model.named_children() if name not in ("avgpool", "fc")))
+        return _named(**{name: child for name, child in model.named_children() if name not in ("avgpool", "fc")})
     if hasattr(model, "encoder"):
         from torchvision.models.feature_extraction import create_feature_extractor
 
         return cast(nn.Module, create_feature_extractor(model, ["encoder.ln"]))
     raise ValueError(f"{type(model).__name__} has no grid of features that we know how to find; try the timm one")
+
+
+def _named(**children: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(children))
 
 
 class ImageTower(nn.Module):

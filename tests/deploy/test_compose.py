@@ -138,6 +138,12 @@ def test_the_index_finds_photos_where_they_were_indexed() -> None:
     assert photos.endswith(":ro")
 
 
+def test_one_encoder_is_there_unless_told_otherwise() -> None:
+    assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env").read_text().splitlines()
+    assert SERVICES["encoder"]["profiles"] == ["cpu"]
+    assert SERVICES["encoder-gpu"]["profiles"] == ["gpu"]
+
+
 def test_compose_accepts_the_file_and_starts_one_encoder() -> None:
     default = configure()["services"]
     assert set(default) == {"redis", "publish", "encoder", "index", "gateway", "demo", "prometheus"}

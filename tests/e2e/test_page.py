@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -25,14 +27,19 @@ ARGUMENTS = [
 SCREENSHOTS = ROOT / "test-output" / "page"
 EXAMPLES = ("a red ball", "a green car", "the coffee")
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+EACH_WAY = pytest.mark.parametrize(
+    "page",
+    [("desktop", "light"), ("desktop", "dark"), ("phone", "light"), ("phone", "dark")],
+    indirect=True,
+    ids="-".join,
+)
 
+expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium found: apt install chromium")
 
 
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
-    import json
-
     with demo(stack.url("gateway"), examples=json.dumps(EXAMPLES)) as url:
         yield url
 
@@ -45,10 +52,12 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(params=[("desktop", "light"), ("phone", "light"), ("desktop", "dark")], ids="-".join)
+@pytest.fixture
 def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page, loaded. In the end: it reported no error, and asked nobody but its own server for anything."""
-    size, scheme = request.param
+    size: str
+    scheme: Literal["light", "dark"]
+    size, scheme = getattr(request, "param", ("desktop", "light"))
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
@@ -60,15 +69,10 @@ def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator
     page.goto(url)
     expect(page.get_by_text("pictures and")).to_be_visible()
     yield page
+    page.screenshot(path=SCREENSHOTS / f"{request.node.name.removeprefix('test_')}.png")
     context.close()
     assert errors == []
     assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
-
-
-def screenshot(page: Page, name: str, request: pytest.FixtureRequest) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    variant = request.node.callspec.id if hasattr(request.node, "callspec") else "desktop"
-    page.screenshot(path=SCREENSHOTS / f"{name}-{variant}.png", full_page=True)
 
 
 def assert_fits(page: Page) -> None:
@@ -76,7 +80,8 @@ def assert_fits(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_words_find_pictures(page: Page, client: Client, request: pytest.FixtureRequest) -> None:
+@EACH_WAY
+def test_words_find_pictures(page: Page, client: Client) -> None:
     expected = client.text_to_image("a yellow tree", k=6)
     page.get_by_placeholder("What should the picture show?").fill("a yellow tree")
     page.get_by_role("button", name="Search").click()
@@ -87,16 +92,15 @@ def test_words_find_pictures(page: Page, client: Client, request: pytest.Fixture
     for picture in page.locator("#pictures .grid-wrap img").all():
         expect(picture).to_have_js_property("complete", True)
         assert picture.evaluate("image => image.naturalWidth") > 0
-    screenshot(page, "pictures", request)
     assert_fits(page)
 
 
-def test_an_example_and_the_cross_model_and_the_number_of_results(page: Page, request: pytest.FixtureRequest) -> None:
+def test_an_example_and_the_cross_model_and_the_number_of_results(page: Page) -> None:
     page.get_by_role("button", name=EXAMPLES[1]).click()
     expect(page.get_by_placeholder("What should the picture show?")).to_have_value(EXAMPLES[1])
     expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
     page.get_by_label("Cross-attention").first.check()
-    expect(page.locator("#pictures-line")).to_contain_text("rerank")
+    expect(page.locator("#pictures-line")).to_contain_text("Cross-attention")
     slider = page.locator("input[type=range]").first
     slider.fill("3")
     slider.dispatch_event("pointerup")
@@ -104,26 +108,24 @@ def test_an_example_and_the_cross_model_and_the_number_of_results(page: Page, re
     expect(page.locator("#pictures .caption-label")).to_have_count(3)
 
 
-def test_a_picture_opens_large(page: Page, request: pytest.FixtureRequest) -> None:
+def test_a_picture_opens_large(page: Page) -> None:
     page.get_by_role("button", name=EXAMPLES[2]).click()
     page.locator("#pictures .thumbnail-lg").first.click()
     large = page.locator("#pictures .preview img").first
     expect(large).to_be_visible()
-    screenshot(page, "large", request)
+    page.screenshot(path=SCREENSHOTS / "large.png")
     page.keyboard.press("Escape")
     expect(large).to_be_hidden()
 
 
-def test_a_picture_finds_captions(
-    page: Page, client: Client, prepared: Prepared, request: pytest.FixtureRequest
-) -> None:
+@EACH_WAY
+def test_a_picture_finds_captions(page: Page, client: Client, prepared: Prepared) -> None:
     photo = prepared.photos / "coffee.png"
     expected = client.image_to_text(photo, k=6)
     page.get_by_role("tab", name="Find captions").click()
     page.locator("#picture input[type=file]").set_input_files(photo)
     expect(page.locator("#captions-line")).to_contain_text("6 captions")
     expect(page.locator("#captions .caption")).to_have_text([found.caption for found in expected.results])
-    screenshot(page, "captions", request)
     assert_fits(page)
 
 
@@ -147,15 +149,13 @@ def test_no_words_are_a_hint(page: Page) -> None:
     expect(page.locator("#pictures-line")).to_contain_text("Type what the picture should show")
 
 
-def test_a_gateway_that_is_away_is_a_sentence_and_comes_back(
-    page: Page, stack: Stack, request: pytest.FixtureRequest
-) -> None:
+def test_a_gateway_that_is_away_is_a_sentence_and_comes_back(page: Page, stack: Stack) -> None:
     stack.kill("gateway")
     try:
         page.get_by_placeholder("What should the picture show?").fill("a blue ball")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("The gateway cannot be reached")
-        screenshot(page, "gateway-away", request)
+        page.screenshot(path=SCREENSHOTS / "gateway-away.png")
     finally:
         stack.restart("gateway")
     page.get_by_role("button", name="Search").click()

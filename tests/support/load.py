@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from shared.client import Client, DiptychError
-from shared.schemas import ModelType, TextToImageResponse
+from shared.schemas import ImageResult, ModelType, TextToImageResponse
 from tests.support.waiting import wait_for
 
 # No answer within this many seconds counts as hanging.
@@ -62,3 +64,11 @@ class Load:
         self._stop.set()
         for thread in self._running:
             thread.join()
+
+
+def same(found: Sequence[ImageResult], expected: Sequence[ImageResult]) -> bool:
+    """The same photos in the same order; an embedding made in another batch differs in its last digits."""
+    return len(found) == len(expected) and all(
+        one.image_id == other.image_id and math.isclose(one.score, other.score, abs_tol=1e-4)
+        for one, other in zip(found, expected, strict=True)
+    )

@@ -48,6 +48,7 @@ class Stack:
             "DIPTYCH_GATEWAY_INDEX_URL": self.url("index"),
             "DIPTYCH_GATEWAY_POLL_SECONDS": "0.2",
             "DIPTYCH_GATEWAY_REDIS_RETRY_SECONDS": "0.2",
+            "DIPTYCH_GATEWAY_REDIS_TIMEOUT_SECONDS": "10",
             "DIPTYCH_ENCODER_POLL_SECONDS": "0.2",
             "DIPTYCH_ENCODER_ENGINE": "onnx",
             "DIPTYCH_ENCODER_THREADS": "1",

@@ -33,7 +33,7 @@ WITHOUT_RERANKER = Ref("tiny", "3")
 
 @dataclass(frozen=True)
 class Prepared:
-    """``indexes[i]`` was built by ``MODELS[i]``; ``captions`` are the distinct texts. ``captionless`` is one photo alone."""
+    """``indexes[i]`` was built by ``MODELS[i]``, ``captionless`` has one photo; ``captions`` are the distinct texts."""
 
     store: ArtifactStore
     photos: Path

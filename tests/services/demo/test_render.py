@@ -50,15 +50,17 @@ def test_an_answer_counts_its_results(count: int, words: str) -> None:
 
 def test_an_answer_says_versions_and_time_per_stage() -> None:
     timings = {"embed": 12.4, "search": 1.2, "total": 14.6}
-    html = render.answer(pictures(1, timings_ms=timings, cached=True), "dual")
-    for part in ("model m/1", "index i/1", "15 ms (embed 12, search 1)", "from the cache"):
+    html = render.answer(pictures(1, timings_ms=timings), "dual")
+    for part in ("Dual encoder", "model m/1", "index i/1", "15 ms (embed 12, search 1)"):
         assert part in html
+    assert "15 ms, from the cache" in render.answer(pictures(1, timings_ms=timings, cached=True), "dual")
+    assert " ms" not in render.answer(pictures(1), "dual")
 
 
 def test_a_degraded_answer_says_what_ranked_instead() -> None:
     html = render.answer(pictures(1, degraded=True), "cross")
-    assert "The cross model could not be had" in html
-    assert "ranked by the dual model" in html
+    assert "Cross-attention could not be had" in html
+    assert "ranked by the dual encoder" in html
     assert "could not be had" not in render.answer(pictures(1), "dual")
 
 

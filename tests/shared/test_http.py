@@ -1,0 +1,185 @@
+"""The shell that every service wears, around a small application of routes that do what routes do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from prometheus_client import REGISTRY
+
+from shared.http import create_app
+from shared.problems import Problem
+
+LIMIT = 10_000
+
+
+def application(problems: list[str]) -> FastAPI:
+    async def found() -> list[str]:
+        return problems
+
+    app = create_app("shell", found, max_body_bytes=LIMIT)
+
+    @app.post("/bytes")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    @app.post("/form")
+    async def form(file: Annotated[UploadFile, File()], k: Annotated[int, Form(ge=1)] = 5) -> int:
+        return len(await file.read()) + k
+
+    @app.get("/things/{number}")
+    async def thing(number: int) -> int:
+        if number == 0:
+            raise ZeroDivisionError("a secret of the implementation")
+        if number < 0:
+            raise Problem("overloaded", "come back later", retry_after=3, queue=7)
+        return number
+
+    return app
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def client(problems: list[str]) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(application(problems), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def is_problem(answer: httpx.Response, status: int, slug: str) -> str:
+    """Check a problem document's form, and give its detail."""
+    document = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, document["status"]) == (status, status)
+    assert document["type"] == f"urn:diptych:problem:{slug}"
+    assert document["title"]
+    assert document["request_id"] == answer.headers["x-request-id"]
+    return str(document["detail"])
+
+
+async def chunks(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size // 1000):
+        yield bytes(1000)
+
+
+def counted(**labels: str) -> float:
+    return REGISTRY.get_sample_value("diptych_http_requests_total", {"service": "shell", **labels}) or 0.0
+
+
+async def test_a_body_up_to_the_limit_is_taken(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/bytes", content=bytes(LIMIT))).json() == LIMIT
+    assert (await client.post("/bytes", content=chunks(LIMIT))).json() == LIMIT
+
+
+async def test_a_body_whose_declared_length_is_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/bytes", content=bytes(LIMIT + 1))
+    assert "over the limit of 10000 bytes" in is_problem(answer, 413, "body-too-large")
+
+
+async def test_a_body_without_declared_length_is_refused_once_it_is_over_the_limit(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/bytes", content=chunks(LIMIT + 1000))
+    assert "content-length" not in answer.request.headers
+    is_problem(answer, 413, "body-too-large")
+
+
+async def test_a_form_over_the_limit_is_refused_as_too_large_and_not_as_malformed(client: httpx.AsyncClient) -> None:
+    is_problem(await client.post("/form", files={"file": bytes(LIMIT)}), 413, "body-too-large")
+    request = client.build_request("POST", "/form", files={"file": bytes(LIMIT)})
+    boundary = request.headers["content-type"]
+    body = await request.aread()
+
+    async def undeclared() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    answer = await client.post("/form", content=undeclared(), headers={"content-type": boundary})
+    is_problem(answer, 413, "body-too-large")
+
+
+async def test_a_form_that_cannot_be_parsed_is_invalid(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    is_problem(await client.post("/form", content=b"--y\r\ngarbage", headers=headers), 422, "invalid-request")
+
+
+async def test_an_unknown_route_is_named(client: httpx.AsyncClient) -> None:
+    assert "/nowhere" in is_problem(await client.get("/nowhere"), 404, "not-found")
+
+
+async def test_a_wrong_method_is_told_the_right_ones(client: httpx.AsyncClient) -> None:
+    answer = await client.delete("/things/1")
+    assert "DELETE" in is_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET"
+
+
+async def test_an_invalid_value_is_named_with_its_field(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/things/many")
+    assert "path.number" in is_problem(answer, 422, "invalid-request")
+    assert answer.json()["errors"][0]["field"] == "path.number"
+    answer = await client.post("/form", files={"file": b"abc"}, data={"k": "0"})
+    assert "body.k" in is_problem(answer, 422, "invalid-request")
+
+
+async def test_a_problem_keeps_its_own_fields(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/things/-1")
+    assert is_problem(answer, 503, "overloaded") == "come back later"
+    assert answer.json()["queue"] == 7
+    assert answer.headers["retry-after"] == "3"
+
+
+async def test_a_crash_is_a_problem_that_keeps_its_secrets(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/things/0", headers={"X-Request-ID": "abc"})
+    is_problem(answer, 500, "internal-error")
+    assert answer.headers["x-request-id"] == "abc"
+    assert "secret" not in answer.text
+
+
+async def test_a_safe_request_id_is_echoed(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/things/1", headers={"X-Request-ID": "order-66.a_B"})
+    assert answer.headers["x-request-id"] == "order-66.a_B"
+
+
+@pytest.mark.parametrize("unsafe", [b"", b"a b", b"x" * 65, b"a\nb", b'{"a":1}', "ä".encode(), b"\xff"])
+async def test_an_unsafe_request_id_is_replaced(client: httpx.AsyncClient, unsafe: bytes) -> None:
+    answers = [await client.get("/things/1", headers=[(b"X-Request-ID", unsafe)]) for _ in range(2)]
+    given = {answer.headers["x-request-id"] for answer in answers}
+    assert len(given) == 2
+    assert all(len(value) == 32 and value.isalnum() for value in given)
+
+
+async def test_metrics_carry_the_template_of_a_route_and_no_path(client: httpx.AsyncClient) -> None:
+    before = counted(route="/things/{number}", method="GET", status="200")
+    for number in (41, 42):
+        await client.get(f"/things/{number}")
+    assert counted(route="/things/{number}", method="GET", status="200") == before + 2
+    await client.get("/nowhere/17")
+    assert counted(route="unmatched", method="GET", status="404") > 0
+    await client.request("BREW", "/things/1")
+    assert counted(route="/things/{number}", method="other", status="405") > 0
+    await client.get("/things/0")
+    assert counted(route="/things/{number}", method="GET", status="500") > 0
+    text = (await client.get("/metrics")).text
+    assert "diptych_http_request_seconds_bucket" in text
+    assert "/things/4" not in text
+    assert "nowhere" not in text
+    assert 'diptych_http_requests_in_flight{service="shell"} 1.0' in text  # the asking itself
+
+
+async def test_live_means_the_process_is_up(client: httpx.AsyncClient, problems: list[str]) -> None:
+    problems.append("nothing is loaded")
+    answer = await client.get("/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "live"})
+
+
+async def test_ready_says_what_is_missing(client: httpx.AsyncClient, problems: list[str]) -> None:
+    answer = await client.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "problems": []})
+    problems.append("nothing is loaded")
+    answer = await client.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "problems": ["nothing is loaded"]})
