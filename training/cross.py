@@ -161,7 +161,7 @@ def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: in
 def _share_tokens(towers: Towers, train_set: _Features) -> None:
     """Start both token projections in the shared space: the towers' own projections, on its principal directions.
 
-    A pooled vector is a weighted mean of such tokens, so tokens of a word and of a place can be compared from the start.
+    A pooled vector is a weighted mean of such tokens, so a word's and a place's can be compared from the start.
     """
     dim = towers.config.token_dim
     principal = torch.linalg.svd(train_set.vectors - train_set.vectors.mean(dim=0), full_matrices=False)[2][:dim]

@@ -28,11 +28,10 @@ def evaluate(
 ) -> None:
     """R@1/5/10 and median rank, both ways, with every caption of the split as a query."""
     with extra("train"):
-        from shared.engines.images import ImageError
-
         from diptych import shipped
         from shared.artifacts import ArtifactError
         from shared.engines import open_engine
+        from shared.engines.images import ImageError
         from training import evaluate as job
         from training.data import layouts
         from training.data.captioned import DataError

@@ -112,7 +112,8 @@ def dual(
             console,
         )
         console.print(
-            f"next: diptych train cross --data {data} --dual {out}, or diptych export {out} --data {data}", soft_wrap=True
+            f"next: diptych train cross --data {data} --dual {out}, or diptych export {out} --data {data}",
+            soft_wrap=True,
         )
 
 
@@ -189,9 +190,8 @@ def export(
 
 
 def _told() -> AbstractContextManager[None]:
-    from shared.engines.images import ImageError
-
     from shared.artifacts import ArtifactError
+    from shared.engines.images import ImageError
     from training.checkpoint import CheckpointError
     from training.data.captioned import DataError
     from training.pretrained import WeightsError

@@ -52,9 +52,9 @@ class Snapshot:
         # One more than asked for shows whether the last place is shared. FAISS picks any of those that share it, so
         # such a query (equal captions are common) is asked again until all of them are there to choose from.
         scores, rows = self._nearest(queries, fetched := min(k + 1, len(self)))
-        shared = np.flatnonzero(scores[:, k - 1] == scores[:, -1]) if fetched > k else []
+        shared = (scores[:, k - 1] == scores[:, -1]) & (fetched > k)
         scores, rows = scores[:, :k], rows[:, :k]
-        for query in shared:
+        for query in np.flatnonzero(shared):
             scores[query], rows[query] = self._with_ties(queries[query : query + 1], k)
         return scores, rows
 

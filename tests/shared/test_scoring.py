@@ -6,15 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.schemas import Calibration, Scoring
 from shared.scoring import probability, rank_cross, rank_dual
 
-SCORING = Scoring(
-    dual=Calibration(scale=10, bias=-3), cross=Calibration(scale=0.5, bias=-1), similarity_weight=4.0
-)
+SCORING = Scoring(dual=Calibration(scale=10, bias=-3), cross=Calibration(scale=0.5, bias=-1), similarity_weight=4.0)
 COSINES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20)
 LOGITS = st.lists(st.floats(-50, 50, width=32), max_size=20)
 
@@ -29,6 +27,7 @@ def test_no_score_is_too_large() -> None:
     assert found.tolist() == pytest.approx([0, 0, 0.5, 1, 1])
 
 
+@settings(deadline=None)
 @given(COSINES)
 def test_dual_is_by_falling_cosine(cosines: list[float]) -> None:
     given_ = np.array(cosines, np.float32)
@@ -37,6 +36,7 @@ def test_dual_is_by_falling_cosine(cosines: list[float]) -> None:
     assert (scores == probability(given_[order], SCORING.dual)).all()
 
 
+@settings(deadline=None)
 @given(COSINES, LOGITS)
 def test_cross_orders_the_reranked_and_leaves_the_rest_below(cosines: list[float], logits: list[float]) -> None:
     falling = np.sort(np.array(cosines, np.float32))[::-1]

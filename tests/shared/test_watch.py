@@ -205,9 +205,7 @@ async def test_any_error_of_loading_is_a_refusal_and_not_the_end(models: Models)
         raise MemoryError("no room") if deployment.model == "small/1" else ArtifactError("damaged")
 
     models.serve("1")
-    watcher = VersionWatcher(
-        models.store, lambda it: it.model, load, missing="none", poll_seconds=1, retire_seconds=1
-    )
+    watcher = VersionWatcher(models.store, lambda it: it.model, load, missing="none", poll_seconds=1, retire_seconds=1)
     await watcher.look()
     assert watcher.problem == "small/1 cannot be served: no room"
     models.serve("2")

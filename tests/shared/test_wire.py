@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -15,18 +15,21 @@ from shared import wire
 from shared.wire import WireError
 
 DTYPES = st.sampled_from([np.float32, np.float16, np.float64, np.int8, np.int32, np.int64, np.uint8, np.bool_])
-FINITE = {"allow_nan": False, "allow_infinity": False}
 ARRAYS = DTYPES.flatmap(
     lambda dtype: arrays.arrays(
         dtype,
         arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
-        elements=FINITE if np.issubdtype(dtype, np.floating) else None,
+        elements={"allow_nan": False, "allow_infinity": False} if np.issubdtype(dtype, np.floating) else None,
     )
 )
 # Names are keys of a JSON object, one of which the format keeps for itself.
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(lambda name: name != "__metadata__")
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(**FINITE) | st.text(max_size=10),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -36,6 +39,7 @@ def message(header: bytes, data: bytes = b"") -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, ARRAYS, max_size=4), st.dictionaries(st.text(max_size=10), JSON, max_size=4))
 def test_what_is_packed_is_unpacked(tensors: dict[str, wire.Array], meta: dict[str, Any]) -> None:
     found, found_meta = wire.unpack(wire.pack(tensors, meta))
@@ -61,12 +65,14 @@ def test_what_is_not_finite_is_refused(dtype: type, value: float) -> None:
         wire.unpack(wire.pack({"good": np.ones(3, np.float32), "bad": np.array([1, value], dtype)}))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         wire.unpack(data)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_cut_message_is_refused(cut: int) -> None:
     whole = wire.pack({"queries": np.ones((3, 5), np.float32)}, {"model": "tiny/1"})
@@ -74,6 +80,7 @@ def test_a_cut_message_is_refused(cut: int) -> None:
         wire.unpack(whole[: cut % len(whole)])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_an_altered_message_is_read_or_refused(place: int, value: int) -> None:
     data = bytearray(wire.pack({"queries": np.ones((3, 5), np.float32)}, {"model": "tiny/1"}))

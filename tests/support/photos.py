@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -28,7 +30,7 @@ def draw(shape: str, colour: str, ground: str, size: tuple[int, int] = (120, 90)
 
 
 def captioned_folder(folder: Path) -> Path:
-    """36 photos (every shape, colour and other ground) and a ``captions.jsonl`` with splits: 24 train, 6 dev, 6 test."""
+    """36 photos (every shape, colour and other ground) and a ``captions.jsonl``: 24 train, 6 dev, 6 test."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     names = [(s, c, g) for s in SHAPES for c in COLOURS for g in COLOURS if c != g]
@@ -40,3 +42,14 @@ def captioned_folder(folder: Path) -> Path:
         rows.append({"image": name, "captions": captions, "split": split})
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims width x height pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body

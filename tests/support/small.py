@@ -51,7 +51,8 @@ def write_model(directory: Path, *, name: str = "small", version: str = "1", wei
 def vectors(seed: int, n: int, dim: int = DIM) -> npt.NDArray[np.float32]:
     """Random unit vectors (n, dim)."""
     found = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found
 
 
 def item(item_id: str, **metadata: object) -> Item:

@@ -19,8 +19,6 @@ from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("encoder", "index", "gateway")
-# How long a replaced version goes on answering, here.
-RETIRE_SECONDS = 1.0
 
 
 class Stack:
@@ -53,8 +51,6 @@ class Stack:
             "DIPTYCH_ENCODER_ENGINE": "onnx",
             "DIPTYCH_ENCODER_THREADS": "1",
             "DIPTYCH_INDEX_POLL_SECONDS": "0.2",
-            "DIPTYCH_ENCODER_RETIRE_SECONDS": str(RETIRE_SECONDS),
-            "DIPTYCH_INDEX_RETIRE_SECONDS": str(RETIRE_SECONDS),
             **(env or {}),
         }
 

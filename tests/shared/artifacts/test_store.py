@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_nothing_visible(store: ArtifactStore, tmp_path: Path
     store.publish(model)
     before = everything(store.root)
     write_model(tmp_path / "large", version="2", weights=bytes(100_000))
-    with files_of_at_most(50_000), pytest.raises(ArtifactError, match="cannot be written: .*File too large"):
+    with files_of_at_most(50_000), pytest.raises(ArtifactError, match=r"cannot be written: .*File too large"):
         store.publish(tmp_path / "large")
     assert everything(store.root) == before
     store.publish(tmp_path / "large")

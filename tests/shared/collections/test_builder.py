@@ -209,7 +209,7 @@ def test_a_full_disk_loses_nothing_that_was_there(builder: IndexBuilder, root: P
     assert known(builder, first)
     builder.add([large])
     assert builder.counts() == {"images": 2, "captions": 501}
-    with files_of_at_most(200_000), pytest.raises(ArtifactError, match="writing the index to .* failed"):
+    with files_of_at_most(200_000), pytest.raises(ArtifactError, match=r"writing the index to .* failed"):
         builder.seal(tmp_path / "sealed", "photos", "1")
     assert not any("sealed" in path.name for path in tmp_path.iterdir())
     assert builder.seal(tmp_path / "sealed", "photos", "1").collections == {"images": 2, "captions": 501}
@@ -250,7 +250,9 @@ def test_a_build_that_is_killed_again_and_again_loses_and_doubles_nothing(
             # What it had reported is there, each photo with all of its captions.
             counts = builder.counts()
             assert counts["captions"] == 5 * counts["images"]
-            told = [photo(tmp_path / "many", name, [f"{name} {n}" for n in range(5)]) for name in set(said) & set(names)]
+            told = [
+                photo(tmp_path / "many", name, [f"{name} {n}" for n in range(5)]) for name in set(said) & set(names)
+            ]
             assert all(known(builder, one) for one in told)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[3])
     with IndexBuilder(work, model, tmp_path / "many") as builder:

@@ -26,9 +26,7 @@ def best(stored: npt.NDArray[np.float32], query: npt.NDArray[np.float32], k: int
 
 @settings(deadline=None)
 @given(GRID, GRID, st.integers(1, 60), st.sampled_from([1, 2, 7, 1000]))
-def test_search_finds_what_numpy_finds(
-    rows: list[list[int]], asked: list[list[int]], k: int, shard_size: int
-) -> None:
+def test_search_finds_what_numpy_finds(rows: list[list[int]], asked: list[list[int]], k: int, shard_size: int) -> None:
     stored, queries = array(rows), array(asked)
     scores, found = Snapshot([str(row) for row in range(len(rows))], stored, shard_size).search(queries, k)
     assert scores.shape == found.shape == (len(queries), min(k, len(stored)))

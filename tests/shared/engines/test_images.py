@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import tracemalloc
-import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image
 
 from shared.artifacts import ImagePreprocessing
 from shared.engines.images import ImageError, decode, pixels
+from tests.support.photos import png_bomb
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 PREPROCESSING = ImagePreprocessing(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -173,20 +172,9 @@ def test_the_transparent_colour_of_a_palette_is_white() -> None:
     assert sorted(sides) == [False, True]
 
 
-def _bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims width x height pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
 @pytest.mark.parametrize("side", [10_001, 14_000, 60_000])
 def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
-    data = _bomb(side, side)
+    data = png_bomb(side, side)
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match="over the limit of 100,000,000 pixels; send a smaller copy") as raised:
@@ -214,7 +202,7 @@ def test_the_limit_is_the_callers() -> None:
         b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>',
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         b"\xff\xd8\xff",
-        _bomb(10, 10),
+        png_bomb(10, 10),
         _file(_halves((400, 300)), "JPEG")[:1000],
         _file(_halves((400, 300)), "PNG")[:-200],
         _file(_halves((400, 300)), "WEBP")[:80],

@@ -9,7 +9,9 @@ from shared.models import Reranker, RerankerConfig
 
 def _reranker() -> Reranker:
     torch.manual_seed(0)
-    return Reranker(RerankerConfig(token_dim=8, width=32, layers=2, heads=4)).eval()
+    reranker = Reranker(RerankerConfig(token_dim=8, width=32, layers=2, heads=4)).eval()
+    torch.nn.init.normal_(reranker.match.weight)  # as training leaves it: it starts at zero
+    return reranker
 
 
 @torch.inference_mode()
@@ -46,4 +48,17 @@ def test_the_logit_depends_on_both() -> None:
 def test_every_weight_is_trained() -> None:
     reranker = _reranker().train()
     reranker(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool), torch.randn(2, 9, 8)).sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in reranker.parameters())
+    for name, parameter in reranker.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@torch.inference_mode()
+def test_untrained_it_ranks_by_how_well_each_words_best_place_fits() -> None:
+    torch.manual_seed(0)
+    reranker = Reranker(RerankerConfig(token_dim=8, width=32, layers=2, heads=4)).eval()
+    text = torch.eye(8)[None, :3].expand(2, 3, 8)
+    found, half = torch.eye(8)[[7, 2, 1, 0]], torch.eye(8)[[7, 2, 6, 5]]
+    mask = torch.tensor([[True, True, True]] * 2)
+    logits = reranker(text, mask, torch.stack([found, half]))
+    torch.testing.assert_close(logits, torch.tensor([1, 1 / 3]) * reranker.late_log_scale.exp())
