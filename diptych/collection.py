@@ -28,7 +28,7 @@ class Collection:
 
 
 def choose(photos: Path | None, flickr8k: Path | None, gallery_folder: Path) -> Collection:
-    """What to serve. Without ``photos`` and ``flickr8k`` it is the gallery, which is to be laid out in ``gallery_folder``.
+    """What to serve. Without ``photos`` and ``flickr8k``: the gallery, which is to be laid out in ``gallery_folder``.
 
     Raises :class:`CollectionError` when a folder is not there, or both are given.
     """

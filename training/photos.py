@@ -59,7 +59,7 @@ def grid_features(
         tower.to(device).eval()
         size = 64
         for start in track(range(0, len(pixels), size), "features of the frozen backbone", console=console):
-            batch = torch.from_numpy(pixels[start : start + size]).to(device)
+            batch = to_tensor(pixels[start : start + size], device)
             for view, seen in enumerate((batch, batch.flip(2))):
                 with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
                     array[start : start + len(batch), view] = tower.grid_features(seen).float().cpu().numpy()
@@ -68,7 +68,8 @@ def grid_features(
 
 
 def to_tensor(rows: npt.NDArray[Any], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rows)).to(device, non_blocking=True)
+    own = rows if rows.flags.writeable else rows.copy()  # torch knows no read-only memory, as of a slice of a map
+    return torch.from_numpy(np.ascontiguousarray(own)).to(device, non_blocking=True)
 
 
 def _cached(

@@ -35,7 +35,9 @@ class EncoderSettings(StoreSettings):
         description="Pixels that an upload may have, read from its header.",
     )
     max_body_bytes: int = Field(64_000_000, ge=1000)
-    decode_threads: int = Field(4, ge=1, description="Images decoded at the same time.")
+    decode_threads: int = Field(
+        2, ge=1, description="Images decoded at the same time; each may take 8 bytes a pixel for as long as that takes."
+    )
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> EncoderSettings:

@@ -89,7 +89,7 @@ def _rgb(image: Image.Image) -> Image.Image:
             "RGB"
         )
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         ground = Image.new("RGB", layer.size, "white")
         ground.paste(layer, mask=layer)
         return ground

@@ -50,9 +50,9 @@ class Backbone(nn.Module):
 def _timm(name: str, size: int) -> nn.Module:
     headless: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": ""}
     try:
-        return cast(nn.Module, timm.create_model(name, img_size=size, **headless))
+        return timm.create_model(name, img_size=size, **headless)
     except TypeError:  # only a transformer is told the size; a convolutional network takes any
-        return cast(nn.Module, timm.create_model(name, **headless))
+        return timm.create_model(name, **headless)
     except RuntimeError as error:
         raise ValueError(f"timm cannot build {name!r}: {error}; timm.list_models() lists what it has") from error
 

@@ -1,7 +1,7 @@
 """The cross-attention reranker: words look at the grid, and a matching head says whether they found what they name.
 
 The shape is that of ALBEF's multimodal encoder (Li et al., 2021, https://arxiv.org/abs/2107.07651), on compact tokens.
-It starts from late interaction (Khattab & Zaharia, 2020, https://arxiv.org/abs/2004.12832), and attention improves on it.
+It starts from late interaction (Khattab & Zaharia, 2020, https://arxiv.org/abs/2004.12832).
 """
 
 from __future__ import annotations

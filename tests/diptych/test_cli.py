@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from diptych.cli import app
 from shared.artifacts import ArtifactStore, Ref
@@ -69,7 +67,7 @@ def copy(shelf: Shelf, tmp_path: Path) -> Path:
     return shutil.copytree(shelf.store, tmp_path / "store")
 
 
-def _commands(command: click.Command, *path: str) -> list[tuple[str, ...]]:
+def _commands(command: object, *path: str) -> list[tuple[str, ...]]:
     below = getattr(command, "commands", {})
     return [path, *(found for name, one in below.items() for found in _commands(one, *path, name))]
 

@@ -43,6 +43,6 @@ def test_every_example_has_its_photo() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("diptych.gallery.util.find_spec", lambda _: None)
     with pytest.raises(gallery.GalleryError, match=r"skimage .*diptych\[gallery\]"):
         gallery.photos()

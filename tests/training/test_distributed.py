@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.distributed import world
@@ -41,18 +41,18 @@ def _worker(rank: int, port: int, out: Path) -> None:
         model = DistributedDataParallel(_model())
         mine = slice(4 * rank, 4 * rank + 4)
         loss = _loss(model, images[mine], texts[mine], torch.arange(8)[mine], peers.gather)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         gradients = {name: p.grad for name, p in model.module.named_parameters()}
         torch.save({"loss": loss.detach(), **gradients}, out / f"{rank}.pt")
         peers.barrier()
 
 
 def test_gathered_negatives_give_the_loss_and_gradients_of_one_process(tmp_path: Path, free_tcp_port: int) -> None:
-    mp.spawn(_worker, (free_tcp_port, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_worker, (free_tcp_port, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
     images, texts = _data()
     model = _model()
     loss = _loss(model, images, texts, torch.arange(8), lambda rows: rows)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(found["loss"], loss.detach())

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from shared.artifacts import ModelManifest, fingerprint, read_manifest, verify_files
+from shared.artifacts import ArtifactError, ModelManifest, fingerprint, read_manifest, verify_files
 from shared.engines import open_engine
 from shared.models import Diptych, DiptychConfig, ImageTowerConfig, RerankerConfig, TextTowerConfig, TowersConfig, load
 from training import export
@@ -156,5 +156,5 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path: Path) -> None:
     with torch.no_grad():
         model.towers.text.projection.weight[0, 0] = 1e6  # beyond half precision
     words = vocabulary.build(TEXTS, min_count=1)
-    with pytest.raises(export.ArtifactError, match=r"text\.projection\.weight is not finite in storage"):
+    with pytest.raises(ArtifactError, match=r"text\.projection\.weight is not finite in storage"):
         export.export(model, vocabulary.tokenizer(words), tmp_path / "model", name="bad")

@@ -268,5 +268,6 @@ def test_a_vocabulary_is_checked_against_the_model_s(tiny_model: Path, tmp_path:
     with pytest.raises(ArtifactError, match="cannot be read"):
         index_build.check_vocabulary(tiny_model, tmp_path / "nowhere.json")
     vocab.write_text(json.dumps(words))
+    (tmp_path / "pretrained").mkdir()
     with pytest.raises(ArtifactError, match="has no vocabulary"):
-        index_build.check_vocabulary(tmp_path, vocab)
+        index_build.check_vocabulary(tmp_path / "pretrained", vocab)

@@ -32,7 +32,8 @@ def _fit(out: Path, *, cut_at: int | None = None, epochs: int = 3, seed: int = 0
         rows = torch.tensor(np.asarray(batch), dtype=torch.float32)[:, None] + torch.tensor(
             rng.standard_normal((len(batch), 4)), dtype=torch.float32
         )
-        return (parallel(rows) - rows.sum(dim=1, keepdim=True)).square().mean()
+        error: Tensor = (parallel(rows) - rows.sum(dim=1, keepdim=True)).square().mean()
+        return error
 
     def evaluate() -> dict[str, float]:
         with torch.no_grad():

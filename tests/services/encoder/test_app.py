@@ -183,7 +183,13 @@ async def test_an_image_that_cannot_be_used_is_refused(
 
 
 async def test_the_limits_are_settings(store: ArtifactStore) -> None:
-    limits = {"max_texts": 2, "max_text_chars": 5, "max_pixels": 100, "max_candidates": 1, "max_body_bytes": 20_000}
+    limits: dict[str, Any] = {
+        "max_texts": 2,
+        "max_text_chars": 5,
+        "max_pixels": 100,
+        "max_candidates": 1,
+        "max_body_bytes": 20_000,
+    }
     async with _service(store.root, **limits) as client:
         post = client.post
         assert "limit is 2" in _refused(await post("/embed/text", json={"texts": ["a"] * 3}), 422, "invalid-request")

@@ -123,7 +123,7 @@ async def test_an_item_whose_caller_has_gone_costs_nothing() -> None:
             await gone
         late = await _submitted(lane, OLD, 4, 5)  # fits: those that left made room
         worker.gate.set()
-        assert await asyncio.gather(first, stays, late) == [[81], [9], [16, 25]]
+        assert list(await asyncio.gather(first, stays, late)) == [[81], [9], [16, 25]]
     assert worker.batches == [[9], [3, 4, 5]]
 
 
@@ -147,7 +147,7 @@ async def test_a_full_lane_refuses_and_says_when_to_come_back() -> None:
         assert (raised.value.slug, raised.value.retry_after) == ("overloaded", 1)
         fits = await _submitted(lane, OLD, 3)
         worker.gate.set()
-        assert await asyncio.gather(first, waiting, fits) == [[81], [1, 4], [9]]
+        assert list(await asyncio.gather(first, waiting, fits)) == [[81], [1, 4], [9]]
 
 
 async def test_an_item_that_fails_fails_alone() -> None:

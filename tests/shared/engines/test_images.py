@@ -11,7 +11,7 @@ import pytest
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from shared.artifacts import ImagePreprocessing
 from shared.engines.images import ImageError, decode, pixels
@@ -50,6 +50,7 @@ def _near(image: Image.Image, place: tuple[int, int], colour: tuple[int, int, in
         ("BMP", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
+        pytest.param("AVIF", {"quality": 95}, marks=pytest.mark.skipif(not features.check("avif"), reason="no AVIF")),
     ],
 )
 def test_each_photo_format_is_read(kind: str, options: dict[str, object]) -> None:
@@ -72,7 +73,10 @@ def test_an_animation_is_its_first_frame(kind: str) -> None:
         (1, (40, 20), (5, 10), (35, 10)),
         (2, (40, 20), (35, 10), (5, 10)),
         (3, (40, 20), (35, 10), (5, 10)),
+        (4, (40, 20), (5, 10), (35, 10)),
+        (5, (20, 40), (10, 5), (10, 35)),
         (6, (20, 40), (10, 5), (10, 35)),
+        (7, (20, 40), (10, 35), (10, 5)),
         (8, (20, 40), (10, 35), (10, 5)),
     ],
 )
@@ -220,7 +224,8 @@ def test_what_is_not_a_whole_photo_is_refused_in_a_sentence(data: bytes) -> None
 @pytest.mark.parametrize("size", [(40, 20), (8, 500), (64, 64), (900, 700)])
 def test_pixels_are_squashed_to_the_models_square(size: tuple[int, int]) -> None:
     found = pixels(_file(_halves(size), "PNG"), PREPROCESSING)
-    assert (found.shape, found.dtype) == ((64, 64, 3), np.uint8)
+    assert found.shape == (64, 64, 3)
+    assert found.dtype == np.uint8
     assert np.abs(found[32, 2].astype(int) - RED).max() <= 12
     assert np.abs(found[32, 61].astype(int) - BLUE).max() <= 12
 

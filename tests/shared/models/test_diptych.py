@@ -42,3 +42,24 @@ def test_weights_that_do_not_fit_are_refused(tiny_model: Path, tmp_path: Path) -
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match="does not fit the architecture in its manifest"):
         load(copy)
+
+
+@pytest.mark.parametrize("name", ["towers.safetensors", "reranker.safetensors"])
+def test_weights_that_cannot_be_read_are_refused(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copy / name).write_bytes((copy / name).read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=f"{name} cannot be read"):
+        load(copy)
+    (copy / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name} cannot be read"):
+        load(copy)
+
+
+@pytest.mark.parametrize("image", [{"backbone": "no_such_network"}, {"depth": 3}])
+def test_an_architecture_of_another_time_is_refused(tiny_model: Path, tmp_path: Path, image: dict[str, object]) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["config"]["towers"]["image"] |= image
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="its architecture is not one that this version can build"):
+        load(copy)
