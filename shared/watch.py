@@ -71,10 +71,11 @@ class VersionWatcher(Generic[T]):
     async def look(self) -> None:
         """Compare what is served with the pointer once, and load what is new."""
         try:
-            wanted = await asyncio.to_thread(self._store.current)
+            recent = await asyncio.to_thread(self._store.recent)
         except (ArtifactError, OSError) as error:
             self.problem = str(error)
             return
+        wanted = recent[-1] if recent else None
         ref = self._key(wanted) if wanted is not None else None
         if wanted is None or ref is None:
             self.problem = self.missing
@@ -83,7 +84,7 @@ class VersionWatcher(Generic[T]):
             self.problem = self._refused = None
         elif wanted != self._refused or time.monotonic() >= self._retry_at:
             await self._switch(ref, wanted)
-        self._retire()
+        self._retire({self._key(deployment) for deployment in recent})
 
     async def _switch(self, ref: str, wanted: Deployment) -> None:
         started = time.monotonic()
@@ -102,7 +103,10 @@ class VersionWatcher(Generic[T]):
             self._retired[before] = time.monotonic() + self._retire_seconds
         log.info("version served", version=ref, before=before, seconds=round(time.monotonic() - started, 2))
 
-    def _retire(self) -> None:
-        for ref in [ref for ref, until in self._retired.items() if time.monotonic() >= until]:
+    def _retire(self, kept: set[str | None]) -> None:
+        """Let go of what was replaced long enough ago, but for the deployment before the current one: the neighbours may
+        have refused what replaced it."""
+        over = [ref for ref, until in self._retired.items() if time.monotonic() >= until and ref not in kept]
+        for ref in over:
             del self._retired[ref], self._loaded[ref]
             log.info("version retired", version=ref)

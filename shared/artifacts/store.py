@@ -167,8 +167,11 @@ class ArtifactStore:
 
     def current(self) -> Deployment | None:
         """What services should serve, or None before the first activation."""
-        deployments = self._deployments()
-        return deployments[-1] if deployments else None
+        return next(reversed(self._deployments()), None)
+
+    def recent(self) -> list[Deployment]:
+        """The current deployment, last, and the one before it: what a rollback would need at once."""
+        return self._deployments()[-2:]
 
     def activate(self, model: Ref, index: Ref | None) -> Deployment:
         """Point services at a pair; nothing changes when they are there already.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def test_a_pointer_to_a_mismatched_pair_is_not_followed(stack: Stack, client: Cl
         wait_for(lambda: "photos/3 cannot be served" in problem_of(stack, "index"), "the index to refuse photos/3")
         assert "it was built by model tiny/1" in problem_of(stack, "index")
         wait_for(lambda: "tiny/2" in _loaded(stack), "the encoder to load tiny/2")
+        time.sleep(2)  # past the grace of what was replaced
         load.wait_for_answers()
         assert versions(client) == OLD
         pointer.write_text(written)

@@ -51,6 +51,8 @@ class Stack:
             "DIPTYCH_ENCODER_ENGINE": "onnx",
             "DIPTYCH_ENCODER_THREADS": "1",
             "DIPTYCH_INDEX_POLL_SECONDS": "0.2",
+            "DIPTYCH_ENCODER_RETIRE_SECONDS": "1",
+            "DIPTYCH_INDEX_RETIRE_SECONDS": "1",
             **(env or {}),
         }
 

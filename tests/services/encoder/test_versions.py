@@ -94,8 +94,8 @@ async def test_switching_back_and_forth_fails_no_request_and_mixes_no_answers(
     async def by_pairs(_: int) -> None:
         query = engines[str(ONE)].embed_texts(["a dog"]).tokens
         body = wire.pack({**tokens.to_tensors(query, "query_"), **tokens.to_tensors(pictures[str(ONE)].tokens)})
-        tensors, _ = await ask("/rerank?query=text", content=body)
-        assert tensors["logits"].shape == (1,)
+        tensors, ref = await ask("/rerank?query=text", content=body)
+        assert tensors["logits"].shape == (1,), ref
 
     load = [asyncio.create_task(keep_asking(once)) for once in (by_text, by_text, by_text, by_image, by_pairs)]
     store.activate(TWO, None)

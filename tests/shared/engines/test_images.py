@@ -231,7 +231,7 @@ def test_pixels_are_squashed_to_the_models_square(size: tuple[int, int]) -> None
 
 
 def test_the_shortcut_for_large_jpegs_gives_nearly_the_same_pixels() -> None:
-    photo = Image.fromarray(skimage.data.astronaut()).resize((1600, 1200))
+    photo = Image.fromarray(skimage.data.astronaut()).resize((1600, 1200))  # type: ignore[no-untyped-call]
     data = _file(photo, "JPEG", quality=92)
     assert decode(data, at_least=128).size == (200, 150)
     slow = np.asarray(decode(data).resize((64, 64), Image.Resampling.BICUBIC), np.int16)
