@@ -1,6 +1,8 @@
 # Needs python3 (3.11 to 3.13) and make; everything else is installed into .venv on the first call.
 VENV ?= .venv
 BIN := $(VENV)/bin
+# An environment whose Python is gone is no installation.
+$(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test check clean

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from diptych.cli.common import DEFAULT_STORE, StoreOption, console, told_plainly
-from shared.artifacts import ArtifactError, ArtifactStore, ModelManifest, Ref, read_manifest
+from shared.artifacts import ArtifactError, ArtifactStore, Deployment, ModelManifest, Ref, read_manifest
 
 app = typer.Typer(help="List, verify, activate, roll back and prune published artifacts.", no_args_is_help=True)
 
@@ -42,18 +42,15 @@ def publish(
             index = shelf.index(Ref.parse(current.index))
         if model is None:
             console.print("not served yet: no model is published; diptych publish MODEL_FOLDER")
-        elif index is None and current is None:
-            console.print(
-                f"serving {shelf.activate(Ref.parse(model.ref), None).model}, without an index", highlight=False
-            )
-        elif index is None or index.fingerprint != model.fingerprint:
+        elif index is None:
+            _tell_served(shelf.activate(Ref.parse(model.ref), None))
+        elif index.fingerprint != model.fingerprint:
             console.print(
                 f"not served yet: the index in use was built by another model.\n"
                 f"next: diptych index build --model {model.ref} ...",
             )
         else:
-            chosen = shelf.activate(Ref.parse(model.ref), Ref.parse(index.ref))
-            console.print(f"serving model {chosen.model} with index {chosen.index}")
+            _tell_served(shelf.activate(Ref.parse(model.ref), Ref.parse(index.ref)))
 
 
 @app.command("list")
@@ -103,16 +100,14 @@ def activate(
 ) -> None:
     """Serve this model with this index. Refused when another model built the index."""
     with told_plainly(ArtifactError, OSError):
-        chosen = ArtifactStore(store).activate(Ref.parse(model), Ref.parse(index) if index else None)
-        console.print(f"serving model {chosen.model} with index {chosen.index}")
+        _tell_served(ArtifactStore(store).activate(Ref.parse(model), Ref.parse(index) if index else None))
 
 
 @app.command()
 def rollback(store: StoreOption = DEFAULT_STORE) -> None:
     """Serve what was served before."""
     with told_plainly(ArtifactError, OSError):
-        chosen = ArtifactStore(store).rollback()
-        console.print(f"serving model {chosen.model} with index {chosen.index}")
+        _tell_served(ArtifactStore(store).rollback())
 
 
 @app.command()
@@ -124,3 +119,9 @@ def prune(
     with told_plainly(ArtifactError, OSError):
         removed = ArtifactStore(store).prune(keep)
         console.print("\n".join(f"deleted {name}" for name in removed) or "nothing to delete")
+
+
+def _tell_served(chosen: Deployment) -> None:
+    console.print(
+        f"serving model {chosen.model} " + (f"with index {chosen.index}" if chosen.index else "without an index")
+    )

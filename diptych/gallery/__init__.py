@@ -9,13 +9,13 @@ from pathlib import Path
 
 # Queries with one right answer, and the photo that is it.
 EXAMPLES = (
-    "a cat looking to the side",
-    "a rocket standing on a launch pad at night",
-    "a cup of coffee on a wooden table",
-    "a lion with a big mane lying on a rock",
-    "a red motorcycle in a garage",
+    "a red motorcycle",
+    "an astronaut in an orange suit",
+    "a lion lying on a rock",
+    "an orange flower",
+    "a man with a camera on a tripod",
 )
-EXPECTED = ("chelsea.png", "rocket.jpg", "coffee.png", "lion.jpg", "motorcycle_left.png")
+EXPECTED = ("motorcycle_left.png", "astronaut.png", "lion.jpg", "flower.jpg", "camera.png")
 
 
 class GalleryError(Exception):

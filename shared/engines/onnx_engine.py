@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest
 from shared.engines.engine import Embedded, Float32, NoRerankerError, pair_batches
 from shared.engines.texts import TextTokenizer
 from shared.tokens import TokenFeatures
+
+# ONNX Runtime reports its use, and keeps a device id in the home directory, unless told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort  # noqa: E402
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _PAIR = ("text_tokens", "text_mask", "image_tokens")

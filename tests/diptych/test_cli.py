@@ -113,8 +113,10 @@ def test_publish_numbers_anew_and_serves_what_fits(copy: Path, tiny_model: Path)
     assert ArtifactStore(copy).current() == current
 
 
-def test_a_first_model_is_served_without_an_index(tiny_model: Path, tmp_path: Path) -> None:
-    assert "serving tiny/1, without an index" in run("publish", tiny_model, "--store", tmp_path / "new").stdout
+def test_a_model_is_served_without_an_index_until_there_is_one(tiny_model: Path, tmp_path: Path) -> None:
+    for version in (1, 2):
+        done = run("publish", tiny_model, "--renumber", "--store", tmp_path / "new")
+        assert done.stdout.endswith(f"serving model tiny/{version} without an index\n")
     assert "nothing is indexed" in fails("search", "text", "a dog", "--store", tmp_path / "new")
 
 
@@ -123,6 +125,7 @@ def test_activate_roll_back_and_prune(copy: Path, tiny_model: Path) -> None:
         run("publish", tiny_model, "--renumber", "--no-activate", "--store", copy)
     run("artifacts", "activate", "tiny/3", "photos/1", "--store", copy)
     assert run("artifacts", "rollback", "--store", copy).stdout == "serving model tiny/1 with index photos/1\n"
+    assert run("artifacts", "rollback", "--store", copy).stdout == "serving model tiny/1 without an index\n"
     assert "no earlier deployment" in fails("artifacts", "rollback", "--store", copy)
     removed = run("artifacts", "prune", "--keep", 1, "--store", copy).stdout.splitlines()
     assert removed == ["deleted model tiny/2", "deleted model tiny/3"]

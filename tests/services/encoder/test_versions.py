@@ -20,8 +20,8 @@ from shared.artifacts import ArtifactStore, Ref
 from shared.engines import images, open_engine
 from tests.support.photos import draw
 
-ONE, TWO = Ref("tiny", "1"), Ref("tiny", "2")
-RETIRE_SECONDS = 1.0
+ONE, TWO, THREE = (Ref("tiny", version) for version in "123")
+RETIRE_SECONDS = 0.5
 
 
 @pytest.fixture
@@ -107,15 +107,17 @@ async def test_switching_back_and_forth_fails_no_request_and_mixes_no_answers(
     assert answered == {str(ONE), str(TWO)}
 
 
-async def test_the_replaced_version_answers_for_a_while_and_then_no_more(
+async def test_the_replaced_version_goes_on_answering_until_it_is_two_deployments_old(
     client: httpx.AsyncClient, store: ArtifactStore
 ) -> None:
     store.activate(TWO, None)
     status = await until(client, lambda status: status["current"] == str(TWO))
     assert {model["ref"] for model in status["models"]} == {str(ONE), str(TWO)}
     assert [await model_of(client, model) for model in (str(ONE), str(TWO), None)] == [str(ONE), str(TWO), str(TWO)]
-    await until(client, lambda status: len(status["models"]) == 1)
-    assert [await model_of(client, model) for model in (str(ONE), None)] == [409, str(TWO)]
+    store.activate(THREE, None)
+    status = await until(client, lambda status: status["current"] == str(THREE) and len(status["models"]) == 2)
+    assert {model["ref"] for model in status["models"]} == {str(TWO), str(THREE)}
+    assert [await model_of(client, model) for model in (str(ONE), str(TWO), None)] == [409, str(TWO), str(THREE)]
 
 
 async def test_a_damaged_version_is_not_served_and_the_old_one_goes_on(
