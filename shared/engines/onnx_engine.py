@@ -17,7 +17,7 @@ from shared.tokens import TokenFeatures
 # ONNX Runtime reports its use, and keeps a device id in the home directory, unless told not to before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _PAIR = ("text_tokens", "text_mask", "image_tokens")
