@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from diptych.collection import Collection
 from diptych.ports import local_url
 from diptych.state import StateDirectory
 from diptych.supervisor import Program
@@ -41,7 +42,7 @@ class Addresses:
         return local_url(self.host, self.demo)
 
 
-def programs(
+def services(
     state: StateDirectory, at: Addresses, *, redis_url: str | None, examples: Sequence[str] | None
 ) -> list[Program]:
     """In the order in which to start them. Without ``redis_url`` a Redis of our own is the first of them."""
@@ -51,13 +52,6 @@ def programs(
         redis_url = f"redis://:{password}@{_LOOPBACK}:{at.redis}/0"
         embedded = [redis(state, at.redis, password)]
     encoder_url, index_url = local_url(_LOOPBACK, at.encoder), local_url(_LOOPBACK, at.index)
-    common = {
-        "TMPDIR": str(state.temporary),
-        "DIPTYCH_STORE": str(state.store),
-        # A proxy for the outside world has no business between our own processes.
-        "NO_PROXY": "127.0.0.1,localhost,::1",
-        "no_proxy": "127.0.0.1,localhost,::1",
-    }
     demo = {
         "DIPTYCH_DEMO_HOST": at.host,
         "DIPTYCH_DEMO_PORT": str(at.demo),
@@ -77,7 +71,8 @@ def programs(
     index = {"DIPTYCH_INDEX_HOST": _LOOPBACK, "DIPTYCH_INDEX_PORT": str(at.index)}
 
     def service(name: str, environment: Mapping[str, str], problem: Callable[[], str | None]) -> Program:
-        return Program(name, [sys.executable, "-m", "diptych", "serve", name], problem, {**common, **environment})
+        command = [sys.executable, "-m", "diptych", "serve", name]
+        return Program(name, command, problem, {**common_environment(state), **environment})
 
     return [
         *embedded,
@@ -86,6 +81,23 @@ def programs(
         service("gateway", gateway, lambda: gateway_problem(at.gateway_url, state)),
         service("demo", demo, lambda: health_problem(at.demo_url)),
     ]
+
+
+def index_build(state: StateDirectory, collection: Collection) -> Program:
+    """Brings the collection's index up to date and has it served. It ends by itself."""
+    command = [sys.executable, "-m", "diptych", "index", "build", "--img-dir", str(collection.folder)]
+    command += ["--name", collection.name, "--index-dir", str(state.work), "--store", str(state.store)]
+    return Program("index build", command, lambda: None, common_environment(state))
+
+
+def common_environment(state: StateDirectory) -> dict[str, str]:
+    return {
+        "DIPTYCH_STORE": str(state.store),
+        "TMPDIR": str(state.temporary),
+        # A proxy for the outside world has no business between our own processes.
+        "NO_PROXY": "127.0.0.1,localhost,::1",
+        "no_proxy": "127.0.0.1,localhost,::1",
+    }
 
 
 def redis(state: StateDirectory, port: int, password: str) -> Program:

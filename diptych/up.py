@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from diptych.collection import Collection, CollectionError, choose, lay_out
 from diptych.gallery import GalleryError
 from diptych.guard import Guard
 from diptych.ports import PortTakenError, free_port, is_free
-from diptych.programs import Addresses, get_json, programs
+from diptych.programs import Addresses, get_json, index_build, services
 from diptych.state import StateDirectory, StateInUseError
 from diptych.supervisor import Child, Program, StartError, StopSignal, Supervisor, ending
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
@@ -69,7 +68,7 @@ def up(
         supervisor = Supervisor(directory.logs, guard, lambda line: _say(console, line))
         run = _Run(directory, at, collection, supervisor, guard, stopping, console)
         try:
-            run.bring_up(programs(directory, at, redis_url=redis_url, examples=collection.examples))
+            run.bring_up(services(directory, at, redis_url=redis_url, examples=collection.examples))
             if not stopping:
                 run.announce(time.monotonic() - began)
             while not stopping:
@@ -109,14 +108,14 @@ class _Run:
             self._record(ready=True)
         time.sleep(_TICK_SECONDS)
 
-    def bring_up(self, all_programs: list[Program]) -> None:
+    def bring_up(self, programs: list[Program]) -> None:
         """Start all programs; index the photos while they load; wait until each is ready, or a stop is asked for."""
-        for program in all_programs:
+        for program in programs:
             self._supervisor.start(program)
         self._record(ready=False)
         self._index()
         deadline = time.monotonic() + _READY_SECONDS
-        for program in all_programs:
+        for program in programs:
             while not self._stopping and (problem := program.problem()):
                 self._give_up_if_hopeless(program, problem, deadline)
                 self._supervisor.tend()
@@ -137,10 +136,7 @@ class _Run:
 
     def _index(self) -> None:
         """Build what is missing of the index in a process of its own, which shows its progress on our terminal."""
-        command = [sys.executable, "-m", "diptych", "index", "build", "--img-dir", str(self._collection.folder)]
-        command += ["--index-dir", str(self._directory.work), "--name", self._collection.name]
-        command += ["--store", str(self._directory.store)]
-        child = Child(Program("index build", command, lambda: None), None, self._guard)
+        child = Child(index_build(self._directory, self._collection), None, self._guard)
         try:
             while not self._stopping and (code := child.exit_code()) is None:
                 self._supervisor.tend()

@@ -104,7 +104,7 @@ class VersionWatcher(Generic[T]):
         log.info("version served", version=ref, before=before, seconds=round(time.monotonic() - started, 2))
 
     def _retire(self, kept: set[str | None]) -> None:
-        """Let go of what was replaced long enough ago, but for the deployment before the current one: the neighbours may
+        """Let go of what was replaced long enough ago, but for the deployment before the current one: a neighbour may
         have refused what replaced it."""
         over = [ref for ref, until in self._retired.items() if time.monotonic() >= until and ref not in kept]
         for ref in over:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
-from shared.engines.engine import Engine
 
 from shared.engines import images
+from shared.engines.engine import Engine
 from shared.schemas import Scoring
 from shared.scoring import probability
 from shared.tokens import TokenFeatures

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from shared.engines.onnx_engine import OnnxEngine
 
 from shared.artifacts import ArtifactError, ModelManifest, write_manifest
 from shared.engines import images
+from shared.engines.onnx_engine import OnnxEngine
 from training import evaluate, export
 from training.checkpoint import Checkpoint
 from training.data import layouts

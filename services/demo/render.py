@@ -44,13 +44,19 @@ def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -
 
 
 def captions(results: Sequence[CaptionResult]) -> str:
-    """A ranked list, each caption over a bar as long as its score."""
+    """A ranked list, each caption with its score, over a bar that compares it with the best."""
+    best = max((found.score for found in results), default=0.0) or 1.0
     items = "".join(
-        f'<li><span class="caption">{escape(found.caption)}</span><span class="score">{found.score:.0%}</span>'
-        f'<span class="bar"><span style="width:{100 * min(max(found.score, 0.0), 1.0):.1f}%"></span></span></li>'
+        f'<li><span class="caption">{escape(found.caption)}</span><span class="score">{percent(found.score)}</span>'
+        f'<span class="bar"><span style="width:{100 * found.score / best:.1f}%"></span></span></li>'
         for found in results
     )
     return f'<ol class="captions">{items}</ol>'
+
+
+def percent(score: float) -> str:
+    """A probability with about two digits: ``64%``, ``3.1%``."""
+    return f"{score:.0%}" if score >= 0.0995 else f"{score:.1%}"
 
 
 def collection(served: ModelsResponse) -> str:

@@ -49,7 +49,9 @@ class Search:
             return [], render.hint("Type what the picture should show, or choose an example.")
         try:
             answer = await self._client.text_to_image(text, k=int(k), model_type=model_type)
-            shown = [(found.image_id, f"{found.score:.0%} · {found.image_name}") for found in answer.results]
+            shown = [
+                (found.image_id, f"{render.percent(found.score)} · {found.image_name}") for found in answer.results
+            ]
             pictures = await self._thumbnails(shown)
         except DiptychError as error:
             return [], render.problem(error)

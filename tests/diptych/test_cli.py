@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from diptych.cli import app
 from shared.artifacts import ArtifactStore, Ref
+from tests.support.variants import described
 
 HELP_WIDTH = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 CAPTION = "a red ball on green"
@@ -120,9 +122,12 @@ def test_a_model_is_served_without_an_index_until_there_is_one(tiny_model: Path,
     assert "nothing is indexed" in fails("search", "text", "a dog", "--store", tmp_path / "new")
 
 
-def test_activate_roll_back_and_prune(copy: Path, tiny_model: Path) -> None:
-    for _ in range(3):
-        run("publish", tiny_model, "--renumber", "--no-activate", "--store", copy)
+def test_activate_roll_back_and_prune(copy: Path, tiny_model: Path, tmp_path: Path) -> None:
+    for version in ("2", "3", "4"):
+        later = shutil.copytree(tiny_model, tmp_path / version)
+        run(
+            "publish", described(later, version=version, created_at=datetime.now(UTC)), "--no-activate", "--store", copy
+        )
     run("artifacts", "activate", "tiny/3", "photos/1", "--store", copy)
     assert run("artifacts", "rollback", "--store", copy).stdout == "serving model tiny/1 with index photos/1\n"
     assert run("artifacts", "rollback", "--store", copy).stdout == "serving model tiny/1 without an index\n"

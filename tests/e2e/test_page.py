@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from services.demo.render import percent
 from shared.client import Client
 from tests.support.demo import demo
 from tests.support.stack import ROOT, Stack
@@ -88,7 +89,7 @@ def test_words_find_pictures(page: Page, client: Client) -> None:
     expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
     expect(page.locator("#pictures-line")).to_contain_text(f"model {expected.model_version}")
     tiles = page.locator("#pictures .caption-label")
-    expect(tiles).to_have_text([f"{found.score:.0%} · {found.image_name}" for found in expected.results])
+    expect(tiles).to_have_text([f"{percent(found.score)} · {found.image_name}" for found in expected.results])
     for picture in page.locator("#pictures .grid-wrap img").all():
         expect(picture).to_have_js_property("complete", True)
         assert picture.evaluate("image => image.naturalWidth") > 0

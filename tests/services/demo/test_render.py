@@ -64,13 +64,21 @@ def test_a_degraded_answer_says_what_ranked_instead() -> None:
     assert "could not be had" not in render.answer(pictures(1), "dual")
 
 
-def test_captions_keep_their_order_and_show_scores_as_bars() -> None:
-    results = [CaptionResult(caption=f"c{n}", score=score, caption_id=str(n)) for n, score in enumerate((0.98, 0.026))]
+def test_captions_keep_their_order_and_are_compared_with_the_best() -> None:
+    results = [CaptionResult(caption=f"c{n}", score=score, caption_id=str(n)) for n, score in enumerate((0.8, 0.02))]
     html = render.captions(results)
     assert html.index("c0") < html.index("c1")
-    assert "98%" in html
-    assert "3%" in html
-    assert "width:2.6%" in html
+    for part in ("80%", "width:100.0%", "2.0%", "width:2.5%"):
+        assert part in html
+    assert render.captions([]) == '<ol class="captions"></ol>'
+    assert "width:0.0%" in render.captions([CaptionResult(caption="c", score=0.0, caption_id="c")])
+
+
+@pytest.mark.parametrize(
+    ("score", "text"), [(1.0, "100%"), (0.64, "64%"), (0.0999, "10%"), (0.031, "3.1%"), (0, "0.0%")]
+)
+def test_a_score_has_about_two_digits(score: float, text: str) -> None:
+    assert render.percent(score) == text
 
 
 def test_image_to_text_counts_captions() -> None:
