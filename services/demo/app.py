@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from services.demo.search import Search
 from services.demo.settings import DemoSettings
+from services.demo.thumbnails import Thumbnails
 from shared.client import AsyncClient
 from shared.http import create_app, run
 from shared.telemetry import ASGIApp, Message, Receive, Scope, Send
@@ -45,10 +47,12 @@ async def _no_problems() -> list[str]:
 def create(settings: DemoSettings) -> FastAPI:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import gradio as gr
+    from gradio.utils import get_upload_folder
 
     from services.demo import page
 
     client = AsyncClient(settings.gateway_url, timeout=settings.timeout_seconds)
+    thumbnails = Thumbnails(client, Path(get_upload_folder()) / "thumbnails")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,7 +71,7 @@ def create(settings: DemoSettings) -> FastAPI:
     app.add_middleware(ContentPolicyMiddleware)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        page.build(Search(client), settings.examples, settings.max_results),
+        page.build(Search(client, thumbnails), settings.examples, settings.max_results),
         path="/",
         footer_links=[],
         run_history=False,

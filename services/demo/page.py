@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
-
 from services.demo import render
-from services.demo.search import Picture, Search
+from services.demo.search import Search
+from shared.schemas import ModelType
 
 CSS = resources.files("services.demo").joinpath("page.css").read_text(encoding="utf-8")
 HEAD = '<meta name="color-scheme" content="light dark">'
@@ -82,27 +82,31 @@ def _pictures_tab(search: Search, examples: Sequence[str], max_results: int) -> 
         columns=3,
         height="auto",
         object_fit="cover",
-        format="jpeg",
         interactive=False,
         buttons=["fullscreen"],
         elem_id="pictures",
     )
+
+    async def pictures(text: str, model_type: ModelType, k: int) -> tuple[list[tuple[Path, str]], str]:
+        pictures, line = await search.pictures(text, model_type, k)
+        return [(picture.path, picture.caption) for picture in pictures], line
+
     asked: dict[str, Any] = {"inputs": [text, model_type, k], "outputs": [found, line], **_SEARCH}
-    gr.on([text.submit, model_type.input, k.release], search.pictures, **asked)
-    chips.click(lambda sample: sample[0], chips, text, **_PLAIN).then(search.pictures, **asked)
+    gr.on([text.submit, model_type.input, k.release], pictures, **asked)
+    chips.click(lambda sample: sample[0], chips, text, **_PLAIN).then(pictures, **asked)
 
 
 def _captions_tab(search: Search, examples: Sequence[str], max_results: int) -> dict[str, Any]:
     """Returns the event that fills in the collection's own pictures, to be run when the page loads."""
     shown = gr.State([])
 
-    async def show_samples() -> tuple[list[Picture], dict[str, Any]]:
-        samples = await search.samples(examples)
-        return samples, gr.update(value=[sample.image for sample in samples], visible=bool(samples))
+    async def show_samples() -> tuple[list[Path], dict[str, Any]]:
+        paths = [sample.path for sample in await search.samples(examples)]
+        return paths, gr.update(value=paths, visible=bool(paths))
 
-    def choose(samples: list[Picture], chosen: gr.SelectData) -> Image.Image:
-        image: Image.Image = samples[chosen.index].image
-        return image
+    def choose(paths: list[Path], chosen: gr.SelectData) -> Path:
+        path: Path = paths[chosen.index]
+        return path
 
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
@@ -111,7 +115,6 @@ def _captions_tab(search: Search, examples: Sequence[str], max_results: int) -> 
                 sources=["upload", "clipboard", "webcam"],
                 label="Picture",
                 show_label=False,
-                format="jpeg",
                 height=300,
                 buttons=[],
                 elem_id="picture",
@@ -124,7 +127,6 @@ def _captions_tab(search: Search, examples: Sequence[str], max_results: int) -> 
                 columns=len(examples) or 1,
                 height="auto",
                 object_fit="cover",
-                format="jpeg",
                 allow_preview=False,
                 interactive=False,
                 buttons=[],

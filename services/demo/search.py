@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from services.demo import render
+from services.demo.thumbnails import Thumbnails
 from shared.client import AsyncClient, DiptychError
 from shared.schemas import ModelType
-
-THUMBNAIL_SIZE = 512
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photo of the collection, small enough to show, with a line of text."""
+    """A photo of the collection: the file of its thumbnail, and a line of text."""
 
-    image_id: str
-    image: Image.Image
+    path: Path
     caption: str
-
-    @property
-    def pair(self) -> tuple[Image.Image, str]:
-        return self.image, self.caption
 
 
 class Search:
     """The page's actions. None of them raises for a gateway that is away or refuses: the sentence is in the HTML."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, thumbnails: Thumbnails) -> None:
         self._client = client
+        self._thumbnails = thumbnails
 
     async def collection(self) -> str:
         """HTML: what is being searched, and with which model."""
@@ -43,7 +35,7 @@ class Search:
         except DiptychError as error:
             return render.problem(error)
 
-    async def pictures(self, text: str, model_type: ModelType, k: int) -> tuple[list[tuple[Image.Image, str]], str]:
+    async def pictures(self, text: str, model_type: ModelType, k: int) -> tuple[list[Picture], str]:
         """Photos that match the text, best first, and the HTML of the line above them."""
         if not text.strip():
             return [], render.hint("Type what the picture should show, or choose an example.")
@@ -52,10 +44,10 @@ class Search:
             shown = [
                 (found.image_id, f"{render.percent(found.score)} · {found.image_name}") for found in answer.results
             ]
-            pictures = await self._thumbnails(shown)
+            pictures = await self._pictures(shown)
         except DiptychError as error:
             return [], render.problem(error)
-        return [picture.pair for picture in pictures], render.answer(answer, model_type)
+        return pictures, render.answer(answer, model_type)
 
     async def captions(self, path: str | None, model_type: ModelType, k: int) -> tuple[str, str]:
         """The HTML of the captions that match the uploaded file, and of the line above them."""
@@ -72,21 +64,11 @@ class Search:
         try:
             answers = await asyncio.gather(*(self._client.text_to_image(text, k=1) for text in texts))
             best = {found.image_id: found.image_name for answer in answers for found in answer.results}
-            return await self._thumbnails(list(best.items()))
+            return await self._pictures(list(best.items()))
         except DiptychError:
             return []
 
-    async def _thumbnails(self, shown: Sequence[tuple[str, str]]) -> list[Picture]:
+    async def _pictures(self, shown: Sequence[tuple[str, str]]) -> list[Picture]:
         """The photos by id and caption. One that cannot be had (its file was deleted) is left out."""
-
-        async def fetch(image_id: str, caption: str) -> Picture | None:
-            try:
-                data = await self._client.thumbnail(image_id, THUMBNAIL_SIZE)
-            except DiptychError as error:
-                if error.status == 404:
-                    return None
-                raise
-            return Picture(image_id, Image.open(io.BytesIO(data)), caption)
-
-        fetched = await asyncio.gather(*(fetch(image_id, caption) for image_id, caption in shown))
-        return [picture for picture in fetched if picture is not None]
+        paths = await asyncio.gather(*(self._thumbnails.get(image_id) for image_id, _ in shown))
+        return [Picture(path, caption) for path, (_, caption) in zip(paths, shown, strict=True) if path is not None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from diptych.ports import free_port
 from services.demo.search import Search
+from services.demo.thumbnails import Thumbnails
 from shared.client import AsyncClient
 from tests.support.demo import demo as running_demo
 
@@ -55,10 +57,10 @@ def test_no_actions_are_offered_as_an_interface_for_programs(demo: httpx.Client)
     assert demo.get("/gradio_api/info").json()["named_endpoints"] == {}
 
 
-async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error() -> None:
+async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     async with AsyncClient(url, retries=0) as client:
-        search = Search(client)
+        search = Search(client, Thumbnails(client, tmp_path))
         pictures, line = await search.pictures("a fox", "dual", 3)
         assert pictures == []
         assert "The gateway cannot be reached" in line
@@ -70,8 +72,8 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error() -> None:
         assert await search.samples(["a fox"]) == []
 
 
-async def test_nothing_to_ask_with_is_a_hint() -> None:
+async def test_nothing_to_ask_with_is_a_hint(tmp_path: Path) -> None:
     async with AsyncClient(f"http://127.0.0.1:{free_port()}", retries=0) as client:
-        search = Search(client)
+        search = Search(client, Thumbnails(client, tmp_path))
         assert "Type what" in (await search.pictures("  ", "dual", 3))[1]
         assert "Drop, paste or take" in (await search.captions(None, "dual", 3))[1]
