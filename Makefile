@@ -28,8 +28,8 @@ check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-clean: ## Delete what was installed, cached and served (.venv, .diptych and caches)
-	rm -rf $(VENV) .diptych .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output
+clean: ## Delete what was installed and cached; what was published and indexed (.diptych) stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development install is the serving one and more.

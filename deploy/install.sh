@@ -40,11 +40,12 @@ fi
 
 # uv is quick; pip does the same where uv cannot be had, or does not know this network's index or certificates.
 export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
 "$venv/bin/python" -m pip install --quiet uv || echo "going on without uv" >&2
 
 install() {
     "$venv/bin/python" -m uv pip install --python "$venv/bin/python" --quiet "$@" ||
-        "$venv/bin/python" -m pip install --quiet "$@"
+        "$venv/bin/python" -m pip install --quiet --no-compile "$@"
 }
 
 echo "installing the $role packages (the first time takes a minute or two)"

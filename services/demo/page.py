@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
 from services.demo import render
 from services.demo.search import Search
 from shared.schemas import ModelType

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import uuid
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from shared.client import AsyncClient, DiptychError
 
@@ -26,7 +27,7 @@ class Thumbnails:
         path = self._folder / Path(f"{image_id}.jpg").name
         try:
             os.utime(path)  # still in use
-        except FileNotFoundError:
+        except OSError:
             try:
                 data = await self._client.thumbnail(image_id, SIZE)
             except DiptychError as error:
@@ -38,7 +39,15 @@ class Thumbnails:
 
     def _write(self, path: Path, data: bytes) -> None:
         """In one step, so that nobody is handed half a file."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)
+        beside = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(data)
+            beside.replace(path)
+        except OSError as error:
+            raise DiptychError(
+                None, "A picture cannot be shown", f"{self._folder} cannot be written to: {error}; make room there"
+            ) from error
+        finally:
+            with suppress(OSError):
+                beside.unlink()

@@ -112,7 +112,8 @@ class ArtifactStore:
         for path in self.root.glob(f"{_FOLDER[kind]}/*/*/{MANIFEST}"):
             with suppress(ArtifactError):  # a damaged version must not stand in the way of the others
                 found.append(self._manifest(kind, Ref(*path.parts[-3:-1])))
-        return sorted(found, key=lambda manifest: manifest.created_at)
+        # One artifact published under several versions has one time of creation; of two numbers the shorter is smaller.
+        return sorted(found, key=lambda manifest: (manifest.created_at, len(manifest.version), manifest.version))
 
     def verify(self, kind: Kind, ref: Ref) -> None:
         """Check every byte of a published version. Raises :class:`ArtifactError`."""
