@@ -56,12 +56,12 @@ def up(
     began = time.monotonic()
     directory = StateDirectory(state.resolve())
     collection = choose(photos, flickr8k, directory.gallery)
-    at = _addresses(host, gateway_port, demo_port, encoder_port, index_port)
     with (
-        directory.locked() as lock,
         StopSignal() as stopping,
+        directory.locked() as lock,
         Guard([directory.run, directory.lock], lock) as guard,
     ):
+        at = _addresses(host, gateway_port, demo_port, encoder_port, index_port)
         if collection.folder == directory.gallery:
             lay_out(gallery.photos(), directory.gallery)
         _publish_shipped(ArtifactStore(directory.store), console)
