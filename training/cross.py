@@ -49,7 +49,7 @@ class CrossOptions:
     hardest: int = 48
     dropout: float = 0.1
     seed: int = 0
-    amp: bool = True
+    amp: bool | None = None
 
 
 def train(options: CrossOptions, console: Console) -> Metrics:
@@ -95,9 +95,8 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
             f"{len(data)} photos in batches of {options.batch_size} are too few for {peers.size} processes: each needs "
             "one in every batch, and one more is needed as a wrong answer"
         )
-    train_set = _features(checkpoint, data, 2, cache, peers, console)
+    train_set = _features(checkpoint, data, checkpoint.training["dual"]["views"], cache, peers, console)
     dev_set = _features(checkpoint, dev, 1, cache, peers, console)
-    _share_tokens(towers, train_set)
     with torch.no_grad():
         _centre(reranker, towers, train_set, peers.device)
     images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
@@ -112,8 +111,8 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         lists = negatives + 1
         image = np.concatenate([np.column_stack([rows, wrong_images]).ravel(), np.repeat(rows, lists)])
         text = np.concatenate([np.repeat(caption, lists), np.column_stack([caption, wrong_captions]).ravel()])
-        view = rng.integers(0, 2, len(image))
-        view[train_set.captions.sided[text]] = 0
+        view = rng.integers(train_set.image.shape[1], size=len(image))
+        view[train_set.captions.sided[text]] -= view[train_set.captions.sided[text]] % 2
         logits = model(*_pairs(train_set, image, view, text, peers.device)).view(-1, lists).float()
         return matching_loss(logits)
 
@@ -128,7 +127,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
     trainer = Trainer(
         objective,
         _groups(objective, options),
-        Schedule(options.epochs, options.warmup, amp=options.amp, seed=options.seed),
+        Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed),
         peers,
         options.out,
         {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
@@ -155,21 +154,6 @@ def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: in
     images = np.argpartition(-masked, k_images - 1, axis=0)[:k_images].T
     captions = np.argpartition(-masked, k_captions - 1, axis=1)[:, :k_captions]
     return np.ascontiguousarray(images), captions
-
-
-@torch.no_grad()
-def _share_tokens(towers: Towers, train_set: _Features) -> None:
-    """Start both token projections in the shared space: the towers' own projections, on its principal directions.
-
-    A pooled vector is a weighted mean of such tokens, so a word's and a place's can be compared from the start.
-    """
-    dim = towers.config.token_dim
-    principal = torch.linalg.svd(train_set.vectors - train_set.vectors.mean(dim=0), full_matrices=False)[2][:dim]
-    for tower in (towers.image, towers.text):
-        principal = principal.to(tower.projection.weight.device)
-        rows = len(principal)  # fewer than dim where the data set is smaller still
-        tower.token_projection.weight[:rows] = principal @ tower.projection.weight
-        tower.token_projection.bias[:rows] = principal @ tower.projection.bias
 
 
 def _centre(reranker: Reranker, towers: Towers, train_set: _Features, device: torch.device) -> None:
@@ -227,7 +211,8 @@ def _features(
     config = towers.config.image
     captions = Captions.of(data, checkpoint.tokenizer, towers.config.text.max_length)
     pixels = photos.load(data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console)
-    grid = photos.grid_features(towers, pixels, cache, device, console)
+    frozen, trained = photos.divide(towers, checkpoint.training["dual"]["train_blocks"])
+    seen = photos.Seen.of(towers, frozen, pixels, views, cache, device, console)
     images = np.zeros((len(data), views, towers.image.side**2, config.width), np.float16)
     texts = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
     image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
@@ -236,7 +221,7 @@ def _features(
         for start in track(range(0, len(data), 64), "photos through the tower", console=console):
             rows = slice(start, min(start + 64, len(data)))
             for view in range(views):
-                hidden = towers.image.hidden(photos.to_tensor(grid[rows, view], device).float())
+                hidden = towers.image.hidden(towers.image.upper(seen.view(rows, view), trained))
                 images[rows, view] = hidden.float().cpu().numpy()
                 if view == 0:
                     image_vectors[rows] = towers.image.embed(hidden).float().cpu()

@@ -30,6 +30,10 @@ class World:
         """Rows of every process, in rank order, through which gradients flow back to where they came from."""
         return rows if self.size == 1 else torch.cat(all_gather(rows))  # type: ignore[no-untyped-call]
 
+    def amp(self, wanted: bool | None) -> bool:
+        """Whether to compute in bfloat16. On a CPU, even one that has it, the way back through the layers is slower."""
+        return self.device.type == "cuda" if wanted is None else wanted
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,19 +10,21 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
-from shared.models import Diptych, ImageTowerConfig, TextTower, TextTowerConfig, Towers, TowersConfig
+from shared.models import Diptych, ImageTowerConfig, TextTowerConfig, Towers, TowersConfig
+from shared.models.reranker import late_interactions
 from training import photos, pretrained
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, describe
 from training.data import layouts, vocabulary
 from training.data.captioned import CaptionedImages
 from training.distributed import World, world
-from training.losses import info_nce
+from training.losses import contrast, info_nce
 from training.metrics import retrieval_metrics
 from training.trainer import Batch, Metrics, Schedule, Trainer
 
@@ -30,7 +33,9 @@ from training.trainer import Batch, Metrics, Schedule, Trainer
 class DualOptions:
     """``lr`` is the peak rate of what starts from nothing; the pretrained towers take ``*_lr_scale`` of it.
 
-    ``image_lr_scale`` 0 freezes the backbone, whose features are then computed once and kept.
+    Of the backbone, the last ``train_blocks`` blocks are trained, -1 all of them. What the frozen ones see of each
+    photo, as it is, mirrored and cropped in ``views`` ways, is computed once and kept. ``token_weight`` is the share of
+    the late interaction of words and places in the loss.
     """
 
     data: Path
@@ -47,15 +52,18 @@ class DualOptions:
     image_library: str = "timm"
     image_backbone: str = "tf_efficientnet_lite2"
     image_weights: str = "package"
-    image_lr_scale: float = 0.0
+    image_lr_scale: float = 0.1
+    train_blocks: int = 4
+    views: int = 4
     image_size: int = 224
     image_width: int = 384
     captions_per_image: int = 2
+    token_weight: float = 1.0
     weight_decay: float = 0.05
     warmup: int = 60
     dropout: float = 0.1
     seed: int = 0
-    amp: bool = True
+    amp: bool | None = None
 
 
 def train(options: DualOptions, console: Console) -> Metrics:
@@ -84,31 +92,29 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     )
     pixels = photos.load(data, preprocessing, cache, console)
     dev_pixels = photos.load(dev, preprocessing, cache, console)
-    frozen = options.image_lr_scale == 0
-    grid = dev_grid = None
-    if frozen:
-        grid = photos.grid_features(towers, pixels, cache, peers.device, console)
-        dev_grid = photos.grid_features(towers, dev_pixels, cache, peers.device, console)
+    frozen, trained = photos.divide(towers, options.train_blocks)
+    seen = photos.Seen.of(towers, frozen, pixels, options.views, cache, peers.device, console)
+    dev_seen = photos.Seen.of(towers, frozen, dev_pixels, 1, cache, peers.device, console)
+    objective = _Objective(towers, trained)
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows = np.asarray(batch)
         chosen = captions.draw(rows, options.captions_per_image, rng)  # (B, C)
-        mirrored = (rng.random(len(rows)) < 0.5) & ~captions.sided[chosen].any(axis=1)
         flat = chosen.reshape(-1)
-        if grid is not None:
-            seen = photos.to_tensor(grid[rows, mirrored.astype(int)], peers.device)
-        else:
-            seen = photos.to_tensor(_mirror(pixels[rows], mirrored), peers.device)
-        image, text, scale = model(seen, *captions.batch(flat, peers.device))
-        image_ids = torch.from_numpy(rows).to(peers.device)
-        text_ids = torch.from_numpy(captions.image[flat]).to(peers.device)
-        return info_nce(
-            peers.gather(image.float()),
-            peers.gather(text.float()),
-            peers.gather(image_ids),
-            peers.gather(text_ids),
-            scale,
+        ids, mask = captions.batch(flat, peers.device, whole=peers.size > 1)
+        image, image_tokens, text, text_tokens, scale, token_scale = model(
+            seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng), ids, mask
         )
+        image_ids = peers.gather(torch.from_numpy(rows).to(peers.device))
+        text_ids = peers.gather(torch.from_numpy(captions.image[flat]).to(peers.device))
+        total = info_nce(peers.gather(image.float()), peers.gather(text.float()), image_ids, text_ids, scale)
+        if options.token_weight:
+            alike = late_interactions(
+                peers.gather(text_tokens.float()), peers.gather(mask), peers.gather(image_tokens.float())
+            )
+            match = text_ids[:, None] == image_ids[None]
+            total = total + options.token_weight * contrast(token_scale * alike, match)
+        return total
 
     def batches(epoch: int) -> list[npt.NDArray[np.int64]]:
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
@@ -117,13 +123,13 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
 
     def evaluate() -> Metrics:
-        similarity = _similarity(towers, dev_captions, dev_pixels if dev_grid is None else dev_grid[:, 0], peers.device)
+        similarity = objective.similarity(dev_seen, dev_captions, peers.device)
         return recalls(similarity, dev_captions.image)
 
     trainer = Trainer(
-        _Objective(towers, frozen),
-        _groups(towers, options),
-        Schedule(options.epochs, options.warmup, amp=options.amp, seed=options.seed),
+        objective,
+        _groups(objective, frozen, options),
+        Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed),
         peers,
         options.out,
         {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
@@ -147,38 +153,59 @@ def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArra
 
 
 class _Objective(nn.Module):
-    """What runs in one step on one process, so that DDP sees a single forward."""
+    """What runs in one step on one process, so that DDP sees a single forward. Of the backbone, ``trained`` runs."""
 
-    def __init__(self, towers: Towers, frozen: bool) -> None:
+    def __init__(self, towers: Towers, trained: Sequence[nn.Module]) -> None:
         super().__init__()
         self.towers = towers
-        self._frozen = frozen
+        self.token_log_scale = nn.Parameter(torch.tensor(2.5))
+        self._trained = tuple(trained)
 
-    def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``seen`` is the frozen backbone's grid (B, N, C), or uint8 pixels (B, H, W, 3)."""
-        image, text = self.towers.image, self.towers.text
-        grid = seen.float() if self._frozen else image.grid_features(seen)
+    def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """-> image vectors (B, D) and tokens (B, N, d), text vectors (B', D) and tokens (B', T, d), both scales."""
+        towers = self.towers
+        hidden, words = self.places(seen), self.words(ids, mask)
         return (
-            image.embed(image.hidden(grid)),
-            _embed_texts(text, ids, mask),
-            self.towers.log_scale.exp().clamp(max=100),
+            towers.image.embed(hidden),
+            towers.image.tokens(hidden),
+            towers.text.embed(words, mask),
+            towers.text.tokens(words),
+            towers.log_scale.exp().clamp(max=100),
+            self.token_log_scale.exp().clamp(max=100),
         )
+
+    def places(self, seen: Tensor) -> Tensor:
+        """Maps (B, C, h, w) -> (B, N, W)."""
+        image = self.towers.image
+        return image.hidden(image.upper(seen, self._trained))
+
+    def words(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask (B, T) -> (B, T, W')."""
+
+        def hidden(rows: Tensor, longest: int) -> Tensor:
+            short = self.towers.text.hidden(ids[rows, :longest], mask[rows, :longest])
+            return F.pad(short, (0, 0, 0, ids.shape[1] - longest))
+
+        return map_by_length(hidden, mask, 64)
+
+    @torch.inference_mode()
+    def similarity(self, seen: photos.Seen, captions: Captions, device: torch.device) -> npt.NDArray[np.float32]:
+        """Cosines (photos, captions)."""
+        image, text = self.towers.image, self.towers.text
+        images, texts = [], []
+        with torch.autocast(device.type, torch.bfloat16):
+            for start in range(0, len(seen.pixels), 100):
+                images.append(image.embed(self.places(seen.view(slice(start, start + 100), 0))).float())
+            for start in range(0, len(captions.texts), 320):
+                ids, mask = captions.batch(np.arange(start, min(start + 320, len(captions.texts))), device)
+                texts.append(text.embed(self.words(ids, mask), mask).float())
+        return (torch.cat(images) @ torch.cat(texts).T).cpu().numpy()
 
     def train(self, mode: bool = True) -> _Objective:
         """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""
         super().train(mode)
         self.towers.image.backbone.eval()
         return self
-
-
-def _embed_texts(tower: TextTower, ids: Tensor, mask: Tensor) -> Tensor:
-    """Ids and mask (B, T) -> unit vectors (B, D)."""
-
-    def embed(rows: Tensor, longest: int) -> Tensor:
-        cut = mask[rows, :longest]
-        return tower.embed(tower.hidden(ids[rows, :longest], cut), cut)
-
-    return map_by_length(embed, mask, 64)
 
 
 def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokenizer, dict[str, int] | None]:
@@ -211,41 +238,18 @@ def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokeniz
     return towers, tokenizer, words
 
 
-def _groups(towers: Towers, options: DualOptions) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not; each tower's pretrained part has its own rate. The reranker's token projections
-    are not trained here."""
-    towers.image.token_projection.requires_grad_(False)
-    towers.text.token_projection.requires_grad_(False)
-    scales = {"image.backbone.": options.image_lr_scale, "text.encoder.": options.text_lr_scale}
+def _groups(objective: _Objective, frozen: Sequence[nn.Module], options: DualOptions) -> list[dict[str, Any]]:
+    """Matrices decay, vectors do not; each tower's pretrained part has its own rate."""
+    for block in frozen:
+        block.requires_grad_(False)
+    scales = {"towers.image.backbone.": options.image_lr_scale, "towers.text.encoder.": options.text_lr_scale}
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in towers.named_parameters():
-        scratch = name.startswith("text.encoder.") and options.text != "bert"
+    for name, parameter in objective.named_parameters():
+        scratch = name.startswith("towers.text.encoder.") and options.text != "bert"
         scale = 1.0 if scratch else next((s for prefix, s in scales.items() if name.startswith(prefix)), 1.0)
-        if scale == 0:
+        if options.token_weight == 0 and "token_" in name:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             decay = options.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": p, "lr": options.lr * scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
-
-
-def _mirror(pixels: npt.NDArray[np.uint8], mirrored: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    return np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
-
-
-@torch.inference_mode()
-def _similarity(
-    towers: Towers, captions: Captions, seen: npt.NDArray[Any], device: torch.device
-) -> npt.NDArray[np.float32]:
-    """(photos, captions) cosines."""
-    towers.eval()
-    images, texts = [], []
-    with torch.autocast(device.type, torch.bfloat16):
-        for start in range(0, len(seen), 100):
-            rows = photos.to_tensor(seen[start : start + 100], device)
-            grid = rows.float() if rows.is_floating_point() else towers.image.grid_features(rows)
-            images.append(towers.image.embed(towers.image.hidden(grid)).float())
-        for start in range(0, len(captions.texts), 250):
-            ids, mask = captions.batch(np.arange(start, min(start + 250, len(captions.texts))), device)
-            texts.append(towers.text.embed(towers.text.hidden(ids, mask), mask).float())
-    return (torch.cat(images) @ torch.cat(texts).T).cpu().numpy()

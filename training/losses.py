@@ -13,8 +13,12 @@ def info_nce(images: Tensor, texts: Tensor, image_ids: Tensor, text_image_ids: T
     ``images`` (I, D) and ``texts`` (T, D) are unit vectors, ``image_ids`` (I,) and ``text_image_ids`` (T,) say which
     belong together, ``scale`` is the inverse temperature. A pair's denominator holds itself and true negatives only.
     """
-    logits = scale * texts @ images.T  # (T, I)
     match = text_image_ids[:, None] == image_ids[None]
+    return contrast(scale * texts @ images.T, match)
+
+
+def contrast(logits: Tensor, match: Tensor) -> Tensor:
+    """InfoNCE both ways from ``logits`` (T, I) of every text with every image, true pairs marked in ``match``."""
     return (_one_positive_against_negatives(logits, match) + _one_positive_against_negatives(logits.T, match.T)) / 2
 
 

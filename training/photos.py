@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resized_crop
 
 from shared.artifacts import ImagePreprocessing
 from shared.engines import images
 from shared.models import Towers
+from shared.models.image_tower import ImageTower
 from training.data.captioned import CaptionedImages
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,29 +46,115 @@ def load(data: CaptionedImages, preprocessing: ImagePreprocessing, cache: Path, 
     return _cached(cache, "pixels", [facts, preprocessing.model_dump(mode="json")], shape, np.dtype(np.uint8), fill)
 
 
-def grid_features(
-    towers: Towers, pixels: Pixels, cache: Path, device: torch.device, console: Console
+def divide(towers: Towers, train_blocks: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+    """The frozen and the trained blocks of the backbone; -1 trains all."""
+    backbone = towers.image.backbone
+    return ([], [backbone]) if train_blocks < 0 else backbone.divide(train_blocks)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Photos as the trained blocks of the backbone take them: ``maps`` float16 (photos, views, h, w, C) of the frozen
+    blocks, or normalised pixels where none is frozen.
+
+    View 0 is the photo as it is, view 1 mirrored; the others are random crops, every second one mirrored.
+    """
+
+    tower: ImageTower
+    pixels: Pixels
+    maps: npt.NDArray[np.float16] | None
+    device: torch.device
+
+    @staticmethod
+    def of(
+        towers: Towers,
+        frozen: Sequence[nn.Module],
+        pixels: Pixels,
+        views: int,
+        cache: Path,
+        device: torch.device,
+        console: Console,
+    ) -> Seen:
+        """What the ``frozen`` blocks see in each view is computed at most once and kept in ``cache``."""
+        tower = towers.image.to(device).eval()
+        maps = _maps(tower, frozen, pixels, views, cache, device, console) if frozen else None
+        return Seen(tower, pixels, maps, device)
+
+    def draw(self, rows: npt.NDArray[Any], sided: npt.NDArray[np.bool_], rng: np.random.Generator) -> Tensor:
+        """A random view of each photo, not a mirrored one where ``sided``: (B, C, h, w)."""
+        if self.maps is None:
+            batch = crop(to_tensor(self.pixels[rows], self.device), rng)
+            mirrored = torch.from_numpy((rng.random(len(rows)) < 0.5) & ~sided).to(self.device)
+            return self.tower.normalise(torch.where(mirrored[:, None, None, None], batch.flip(2), batch))
+        view = rng.integers(self.maps.shape[1], size=len(rows))
+        view[sided] -= view[sided] % 2
+        return _from_maps(self.maps[rows, view], self.device)
+
+    def view(self, rows: slice, view: int) -> Tensor:
+        """One view of each photo, (B, C, h, w)."""
+        if self.maps is not None:
+            return _from_maps(self.maps[rows, view], self.device)
+        batch = to_tensor(self.pixels[rows], self.device)
+        return self.tower.normalise(_view(batch, view, np.random.default_rng([rows.start, view])))
+
+
+def _maps(
+    tower: ImageTower,
+    frozen: Sequence[nn.Module],
+    pixels: Pixels,
+    views: int,
+    cache: Path,
+    device: torch.device,
+    console: Console,
 ) -> npt.NDArray[np.float16]:
-    """What a frozen backbone sees: float16 (photos, 2, tokens, channels), each photo as it is and mirrored."""
-    tower = towers.image
-    shape = (len(pixels), 2, tower.side**2, tower.backbone.channels)
     sample = hashlib.sha256(np.ascontiguousarray(pixels[:: max(1, len(pixels) // 64)]).tobytes()).hexdigest()
     weights = hashlib.sha256()
-    for value in tower.backbone.state_dict().values():
-        weights.update(value.cpu().numpy().tobytes())
-    config = tower.config.model_dump(mode="json", include={"library", "backbone", "size", "grid"})
-    key = [len(pixels), sample, weights.hexdigest(), config]
+    for block in frozen:
+        for value in block.state_dict().values():
+            weights.update(value.cpu().numpy().tobytes())
+    config = tower.config.model_dump(mode="json", include={"library", "backbone", "size"})
+    key = [len(pixels), sample, weights.hexdigest(), len(frozen), config]
+
+    def run(seen: Tensor) -> npt.NDArray[np.float16]:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            maps = tower.normalise(seen)
+            for block in frozen:
+                maps = block(maps)
+        kept: npt.NDArray[np.float16] = maps.permute(0, 2, 3, 1).half().cpu().numpy()
+        return kept
 
     def fill(array: npt.NDArray[Any]) -> None:
-        tower.to(device).eval()
-        size = 64
-        for start in track(range(0, len(pixels), size), "features of the frozen backbone", console=console):
+        size = 32
+        for start in track(range(0, len(pixels), size), "photos through the frozen blocks", console=console):
             batch = to_tensor(pixels[start : start + size], device)
-            for view, seen in enumerate((batch, batch.flip(2))):
-                with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-                    array[start : start + len(batch), view] = tower.grid_features(seen).float().cpu().numpy()
+            for view in range(views):
+                seen = _view(batch, view, np.random.default_rng([start, view]))
+                array[start : start + len(batch), view] = run(seen)
 
-    return _cached(cache, "grid", key, shape, np.dtype(np.float16), fill)
+    shape = (len(pixels), views, *run(to_tensor(pixels[:1], device)).shape[1:])
+    return _cached(cache, "maps", key, shape, np.dtype(np.float16), fill)
+
+
+def _from_maps(rows: npt.NDArray[np.float16], device: torch.device) -> Tensor:
+    """(B, h, w, C) -> float32 (B, C, h, w), channels last in memory."""
+    return to_tensor(rows, device).float().permute(0, 3, 1, 2)
+
+
+def _view(batch: Tensor, view: int, rng: np.random.Generator) -> Tensor:
+    seen = crop(batch, rng) if view > 1 else batch
+    return seen.flip(2) if view % 2 else seen
+
+
+def crop(batch: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each photo of uint8 (B, H, W, 3) cut to a random part of 55 to 100 % of it, at its old size."""
+    seen = []
+    for photo in batch.permute(0, 3, 1, 2):
+        area, aspect = rng.uniform(0.55, 1), math.exp(rng.uniform(-0.16, 0.16))
+        size = photo.shape[-1]
+        height, width = (round(size * min(1.0, math.sqrt(area * a))) for a in (aspect, 1 / aspect))
+        top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
+        seen.append(resized_crop(photo, top, left, height, width, [size, size], antialias=True))
+    return torch.stack(seen).permute(0, 2, 3, 1)
 
 
 def to_tensor(rows: npt.NDArray[Any], device: torch.device) -> Tensor:

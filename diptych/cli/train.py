@@ -33,7 +33,7 @@ def _device(value: str) -> str:
 Device = Annotated[str, typer.Option(callback=_device, help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
 Dropout = Annotated[float, typer.Option(min=0.0, max=0.9)]
-Amp = Annotated[bool, typer.Option(help="bfloat16 where it is safe.")]
+Amp = Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; where it is not said, on a GPU only.")]
 
 
 class TextTower(StrEnum):
@@ -71,15 +71,25 @@ def dual(
     image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
     image_weights: Annotated[str, typer.Option(help="package, library (download), none, or a file.")] = "package",
     image_lr_scale: Annotated[
-        float, typer.Option(min=0.0, help="The backbone's share of --lr; 0 freezes it and caches its features.")
-    ] = 0.0,
+        float, typer.Option(min=0.0, help="The share of --lr that the backbone's trained blocks take.")
+    ] = 0.1,
+    train_blocks: Annotated[
+        int, typer.Option(min=-1, help="How many of the backbone's last blocks to train: 0 none, -1 all.")
+    ] = 4,
+    views: Annotated[
+        int, typer.Option(min=1, help="Ways in which frozen blocks see a photo: as it is, mirrored, then crops.")
+    ] = 4,
     image_size: Annotated[int, typer.Option(min=32)] = 224,
+    image_width: Annotated[int, typer.Option(min=8, help="Width of the attention over the backbone's grid.")] = 384,
     captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 2,
+    token_weight: Annotated[
+        float, typer.Option(min=0.0, help="Share in the loss of how words match places, which reranking starts from.")
+    ] = 1.0,
     weight_decay: Decay = 0.05,
     warmup: Warmup = 60,
     dropout: Dropout = 0.1,
     seed: Seed = 0,
-    amp: Amp = True,
+    amp: Amp = None,
 ) -> None:
     """Train the dual encoder with InfoNCE and keep the epoch that is best on dev."""
     with extra("train"):
@@ -101,8 +111,12 @@ def dual(
                 image_backbone=image_backbone,
                 image_weights=image_weights,
                 image_lr_scale=image_lr_scale,
+                train_blocks=train_blocks,
+                views=views,
                 image_size=image_size,
+                image_width=image_width,
                 captions_per_image=captions_per_image,
+                token_weight=token_weight,
                 weight_decay=weight_decay,
                 warmup=warmup,
                 dropout=dropout,
@@ -136,7 +150,7 @@ def cross(
     hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 48,
     dropout: Dropout = 0.1,
     seed: Seed = 0,
-    amp: Amp = True,
+    amp: Amp = None,
 ) -> None:
     """Train the cross-attention reranker on a finished dual encoder's token features."""
     with extra("train"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, cast
 
 import timm
@@ -46,6 +47,42 @@ class Backbone(nn.Module):
             features = features.permute(0, 3, 1, 2)
         return cast(Tensor, features)
 
+    def divide(self, last: int) -> tuple[list[nn.Module], list[nn.Module]]:
+        """The body as (all but the ``last`` blocks, the ``last`` blocks), each a chain to be run in turn.
+
+        Raises ValueError for an architecture that is more than such a chain, or has no more blocks than that.
+        """
+        if last == 0:
+            return [self], []
+        blocks: list[nn.Module] = []
+        for name, child in self.body.named_children():
+            if name not in _HEADS:
+                blocks += child.children() if isinstance(child, nn.Sequential) else [child]
+        was_training, device = self.training, next(self.parameters()).device
+        try:
+            with torch.no_grad():
+                size = 32 * max(self.grid)
+                whole = passed = torch.randn(1, 3, size, size, device=device)
+                whole = self.eval()(whole)
+                for block in blocks:
+                    passed = block(passed)
+                same = whole.shape == passed.shape and torch.allclose(whole, passed, atol=1e-4, rtol=1e-3)
+        except Exception:  # whatever a block says of an input that is not its own
+            same = False
+        finally:
+            self.train(was_training)
+        if not same:
+            raise ValueError(
+                f"{type(self.body).__name__} is not a chain of blocks, so it cannot be trained in part: train all of "
+                "it or nothing"
+            )
+        if last >= len(blocks):
+            raise ValueError(f"{type(self.body).__name__} has {len(blocks)} blocks: the last {last} are all of it")
+        return blocks[:-last], blocks[-last:]
+
+
+_HEADS = ("global_pool", "head_drop", "classifier", "fc", "head")
+
 
 def _timm(name: str, size: int) -> nn.Module:
     headless: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": ""}
@@ -82,7 +119,7 @@ def _named(**children: nn.Module) -> nn.Sequential:
 class ImageTower(nn.Module):
     """Pixels -> ``hidden`` (B, N, width) -> embedding (B, D) and tokens (B, N, d).
 
-    ``grid_features`` alone needs the backbone, so its output can be cached when the backbone is frozen.
+    Where the backbone's first blocks are frozen, their output can be kept; ``upper`` goes on from there.
     """
 
     mean: Tensor
@@ -120,10 +157,18 @@ class ImageTower(nn.Module):
 
     def grid_features(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> (B, N, C)."""
-        grid = self.backbone(self.normalise(pixels))
+        return self._tokens_of(self.backbone(self.normalise(pixels)))
+
+    def upper(self, maps: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
+        """Maps (B, C', h, w) before the backbone's last ``blocks`` -> (B, N, C)."""
+        for block in blocks:
+            maps = block(maps)
+        return self._tokens_of(maps)
+
+    def _tokens_of(self, grid: Tensor) -> Tensor:
         if grid.shape[-1] > self.side:
             grid = F.adaptive_avg_pool2d(grid, self.side)
-        return cast(Tensor, grid.flatten(2).transpose(1, 2))
+        return grid.flatten(2).transpose(1, 2)
 
     def hidden(self, grid: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, width)."""

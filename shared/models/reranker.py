@@ -107,3 +107,13 @@ def late_interaction(text_tokens: Tensor, text_mask: Tensor, image_tokens: Tenso
     cosines = F.normalize(text_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).transpose(1, 2)  # (B, T, N)
     best = cosines.amax(dim=2) * text_mask
     return best.sum(dim=1) / text_mask.sum(dim=1).clamp(min=1)
+
+
+def late_interactions(text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+    """:func:`late_interaction` of every text with every image: (B, T, d), mask (B, T), (I, N, d) -> (B, I)."""
+    lengths = text_mask.sum(dim=1)
+    words = F.normalize(text_tokens[text_mask.bool()], dim=-1)  # (W, d)
+    places = F.normalize(image_tokens, dim=-1)
+    best = (words @ places.flatten(0, 1).T).view(len(words), *places.shape[:2]).amax(dim=2)  # (W, I)
+    owner = torch.repeat_interleave(lengths)
+    return best.new_zeros(len(text_tokens), len(places)).index_add(0, owner, best) / lengths[:, None]

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest, verify_files
 from shared.engines import open_engine
-from training import cross, dual, evaluate, publish
+from training import cross, dual, evaluate, photos, publish
 from training.checkpoint import Checkpoint, CheckpointError
 from training.cross import CrossOptions
 from training.data import layouts
@@ -25,10 +25,11 @@ from training.dual import DualOptions
 from training.trainer import Metrics, ResumeError
 
 QUIET = Console(quiet=True)
-# How each run of the tests below starts: text tower, and the backbone's share of the learning rate.
+# How each run of the tests below starts: text tower, and how many of the backbone's blocks are trained.
 STARTS: dict[str, dict[str, Any]] = {
-    "gru on a frozen backbone": {"text": "gru", "image_lr_scale": 0.0},
-    "transformer on a trained backbone": {"text": "transformer", "image_lr_scale": 0.5},
+    "gru on a frozen backbone": {"text": "gru", "train_blocks": 0},
+    "gru on a backbone trained in part": {"text": "gru", "train_blocks": 3, "views": 3, "image_lr_scale": 0.5},
+    "transformer on a trained backbone": {"text": "transformer", "train_blocks": -1, "image_lr_scale": 0.5},
 }
 
 
@@ -91,16 +92,17 @@ def _quality(entry: dict[str, Any]) -> float:
     return float(sum(entry[f"{way}_r{k}"] for way in ("t2i", "i2t") for k in (1, 10)))
 
 
-def test_a_frozen_backbone_is_computed_once_and_a_trained_one_moves(finished: Finished) -> None:
+def test_only_the_trained_blocks_move_and_what_the_others_see_is_computed_once(finished: Finished) -> None:
     torch.manual_seed(finished.dual.seed)
     untrained, _, _ = dual._start(finished.dual, layouts.load(finished.dual.data, "train"))
-    start = untrained.image.backbone.state_dict()
-    end = Checkpoint.load(finished.dual.out).model.towers.image.backbone.state_dict()
-    frozen = finished.dual.image_lr_scale == 0
-    assert all(torch.equal(start[key], end[key]) for key in start) == frozen
-    grids = {path.name for path in (finished.dual.out / "cache").glob("grid-*.npy")}
-    assert len(grids) == 2  # train and dev: by the dual run when frozen, else by the reranker's
-    assert not list((finished.dual.out / "cache").glob("*.partial"))
+    trained = Checkpoint.load(finished.dual.out).model.towers
+    sides = zip(*(photos.divide(towers, finished.dual.train_blocks) for towers in (untrained, trained)), strict=True)
+    for (before, after), moves in zip(sides, (False, True), strict=True):
+        for old, new in zip(before, after, strict=True):
+            if list(old.parameters()):
+                assert moves != all(torch.equal(*pair) for pair in zip(old.parameters(), new.parameters(), strict=True))
+    kept = list((finished.dual.out / "cache").glob("maps-*"))
+    assert [path.suffix for path in kept] == ([] if finished.dual.train_blocks < 0 else [".npy"] * 2)  # train and dev
 
 
 def test_the_reranker_is_trained_on_the_towers_as_they_are(finished: Finished) -> None:
@@ -203,6 +205,11 @@ _KIND = {"checkpoint.json": "record", "model.safetensors": "weights", "tokenizer
 def test_a_batch_of_one_is_refused(drawn_photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a batch of 1 photos is too small for 1 processes"):
         dual.train(_options(drawn_photos, tmp_path, text="gru", batch_size=1), QUIET)
+
+
+def test_a_backbone_that_is_no_chain_is_trained_whole_or_not_at_all(drawn_photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="VisionTransformer is not a chain of blocks"):
+        dual.train(_options(drawn_photos, tmp_path, text="gru", image_backbone="test_vit", train_blocks=1), QUIET)
 
 
 def test_two_processes_train_together_under_torchrun(drawn_photos: Path, tmp_path: Path) -> None:

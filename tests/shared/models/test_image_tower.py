@@ -90,6 +90,28 @@ def test_the_grid_is_averaged_down_to_what_was_asked_for(grid: int, side: int) -
         torch.testing.assert_close(features[:, 1], whole[:, :, :2, 2:].mean(dim=(2, 3)))
 
 
+@pytest.mark.parametrize("last", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("library", "backbone"),
+    [("timm", "test_efficientnet"), ("timm", "resnet10t"), ("torchvision", "mobilenet_v3_small")],
+)
+def test_a_divided_backbone_computes_what_the_whole_does(library: str, backbone: str, last: int) -> None:
+    body = Backbone(library, backbone, 64).eval()
+    first, rest = body.divide(last)
+    assert len(rest) == last
+    pixels = maps = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        for block in (*first, *rest):
+            maps = block(maps)
+        torch.testing.assert_close(maps, body(pixels))
+
+
+@pytest.mark.parametrize(("backbone", "last", "message"), [("test_vit", 1, "not a chain"), ("resnet10t", 99, "blocks")])
+def test_what_cannot_be_divided_is_refused(backbone: str, last: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Backbone("timm", backbone, 80).divide(last)
+
+
 def test_pixels_are_normalised_inside() -> None:
     tower = _tower(3, size=96)
     black = tower.normalise(torch.zeros(1, 96, 96, 3, dtype=torch.uint8))
