@@ -58,9 +58,9 @@ class Captions:
             rows.append(rng.choice(own, count, replace=len(own) < count))
         return np.stack(rows)
 
-    def batch(self, captions: npt.NDArray[Any], device: torch.device, whole: bool = False) -> tuple[Tensor, Tensor]:
-        """Ids and mask of these captions, cut to the longest of them unless ``whole``."""
-        longest = self.mask.shape[1] if whole else int(self.mask[captions].sum(axis=1).max())
+    def batch(self, captions: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Ids and mask of these captions, cut to the longest of them."""
+        longest = int(self.mask[captions].sum(axis=1).max())
         return (
             torch.from_numpy(self.ids[captions, :longest]).to(device),
             torch.from_numpy(self.mask[captions, :longest]).to(device),

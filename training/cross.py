@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
 from shared.models import Reranker, RerankerConfig, Towers
-from shared.models.reranker import late_interaction
 from training import photos
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, CheckpointError, describe
 from training.data import layouts
 from training.data.captioned import CaptionedImages
 from training.distributed import World, world
-from training.losses import matching_loss
+from training.losses import contrast, matching_loss
 from training.metrics import DirectionMetrics, image_to_text_ranks, text_to_image_ranks
 from training.trainer import Batch, Metrics, Schedule, Trainer
 
@@ -32,21 +31,22 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CrossOptions:
-    """``embed_dim`` is the reranker's width. ``negatives`` per list come from the ``hardest`` nearest wrong items."""
+    """``embed_dim`` is the reranker's width. ``negatives`` per list come from the ``hardest`` nearest wrong items; the
+    very nearest captions mostly fit the photo too, so that few of many are better than all of few."""
 
     data: Path
     dual: Path
     out: Path
-    epochs: int = 15
+    epochs: int = 8
     batch_size: int = 48
-    lr: float = 5e-4
-    embed_dim: int = 256
+    lr: float = 1e-3
+    embed_dim: int = 128
     layers: int = 2
     device: str = "auto"
-    warmup: int = 100
+    warmup: int = 60
     weight_decay: float = 0.05
     negatives: int = 4
-    hardest: int = 48
+    hardest: int = 300
     dropout: float = 0.1
     seed: int = 0
     amp: bool | None = None
@@ -62,15 +62,24 @@ def train(options: CrossOptions, console: Console) -> Metrics:
 
 @dataclass(frozen=True)
 class _Features:
-    """A split as the frozen towers see it. ``image`` (photos, views, N, W), ``text`` (captions, T, W') before the token
-    projections; ``vectors`` (photos + captions, D) of the photos as they are, ``similarity`` (photos, captions) their
-    cosines."""
+    """A split as the frozen towers see it. ``grids`` (photos, views, N, C) and ``words`` (captions, T, W) are what the
+    token projections take, ``similarity`` (photos, captions) the dual encoder's cosines of the photos as they are."""
 
     captions: Captions
-    image: Float16
-    text: Float16
+    grids: Float16
+    words: Float16
     similarity: npt.NDArray[np.float32]
-    vectors: Tensor
+
+    def seen(self, images: Int64, views: Int64, device: torch.device) -> Tensor:
+        """(B, N, C)."""
+        return photos.to_tensor(self.grids[images, views], device).float()
+
+    def read(self, captions: Int64, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(B, T, W) and a mask (B, T), cut to the longest of them."""
+        mask = self.captions.mask[captions]
+        longest = int(mask.sum(axis=1).max())
+        words = photos.to_tensor(self.words[captions, :longest], device).float()
+        return words, torch.from_numpy(mask[:, :longest] > 0).to(device)
 
 
 def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
@@ -97,11 +106,11 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         )
     train_set = _features(checkpoint, data, checkpoint.training["dual"]["views"], cache, peers, console)
     dev_set = _features(checkpoint, dev, 1, cache, peers, console)
-    with torch.no_grad():
-        _centre(reranker, towers, train_set, peers.device)
     images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
     negatives = min(options.negatives, images_for.shape[1], captions_for.shape[1])
     objective = _Objective(towers, reranker)
+    objective.centre(train_set, peers.device)
+    sided = np.logical_or.reduceat(train_set.captions.sided, train_set.captions.first[:-1])
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows = np.asarray(batch)
@@ -109,12 +118,21 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         wrong_images = _draw(images_for[caption], negatives, rng)  # (B, M)
         wrong_captions = _draw(captions_for[rows], negatives, rng)  # (B, M)
         lists = negatives + 1
-        image = np.concatenate([np.column_stack([rows, wrong_images]).ravel(), np.repeat(rows, lists)])
-        text = np.concatenate([np.repeat(caption, lists), np.column_stack([caption, wrong_captions]).ravel()])
-        view = rng.integers(train_set.image.shape[1], size=len(image))
-        view[train_set.captions.sided[text]] -= view[train_set.captions.sided[text]] % 2
-        logits = model(*_pairs(train_set, image, view, text, peers.device)).view(-1, lists).float()
-        return matching_loss(logits)
+        images, image = np.unique(
+            np.concatenate([np.column_stack([rows, wrong_images]).ravel(), np.repeat(rows, lists)]), return_inverse=True
+        )
+        texts, text = np.unique(
+            np.concatenate([np.repeat(caption, lists), np.column_stack([caption, wrong_captions]).ravel()]),
+            return_inverse=True,
+        )
+        views = rng.integers(train_set.grids.shape[1], size=len(images))
+        views[sided[images]] -= views[sided[images]] % 2
+        words, mask = train_set.read(texts, peers.device)
+        logits, every = model(
+            train_set.seen(images, views, peers.device), words, mask, torch.from_numpy(image), torch.from_numpy(text)
+        )
+        match = torch.from_numpy(train_set.captions.image[texts][:, None] == images[None]).to(peers.device)
+        return matching_loss(logits.view(-1, lists).float()) + contrast(every.float(), match)
 
     def batches(epoch: int) -> list[Int64]:
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
@@ -156,15 +174,6 @@ def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: in
     return np.ascontiguousarray(images), captions
 
 
-def _centre(reranker: Reranker, towers: Towers, train_set: _Features, device: torch.device) -> None:
-    """Set the matching head's bias so that the logits of true pairs start around zero."""
-    own = train_set.captions.first[:256]
-    own = own[: min(len(own), len(train_set.image))]
-    image, text, mask = _pairs(train_set, np.arange(len(own)), np.zeros(len(own), np.int64), own, device)
-    alike = late_interaction(towers.text.token_projection(text), mask, towers.image.token_projection(image)).mean()
-    reranker.match.bias.fill_(-reranker.late_log_scale.exp() * alike)
-
-
 class _Objective(nn.Module):
     """The trained parts: both token projections and the reranker."""
 
@@ -174,27 +183,32 @@ class _Objective(nn.Module):
         self.text_tokens = towers.text.token_projection.requires_grad_(True)
         self.reranker = reranker
 
-    def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (P, N, W) and (P, T, W') with a mask (P, T) -> logits (P,)."""
+    def forward(self, grids: Tensor, words: Tensor, mask: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Grids (I, N, C), words (S, T, W) with a mask (S, T), and the pairs to judge as rows of them, (P,) each ->
+        logits (P,), and late interaction of every text with every image (S, I)."""
+        places, tokens = self.image_tokens(grids), self.text_tokens(words)
+        return self.judge(places, tokens, mask, image, text), self.reranker.late.every(tokens, mask, places)
+
+    def judge(self, places: Tensor, tokens: Tensor, mask: Tensor, image: Tensor, text: Tensor) -> Tensor:
+        """Image tokens (I, N, d), text tokens (S, T, d) with a mask, pairs as rows of them (P,) each -> (P,)."""
 
         def score(rows: Tensor, longest: int) -> Tensor:
-            tokens = self.text_tokens(text[rows, :longest])
-            logits: Tensor = self.reranker(tokens, mask[rows, :longest], self.image_tokens(image[rows]))
+            mine = text[rows]
+            logits: Tensor = self.reranker(tokens[mine, :longest], mask[mine, :longest], places[image[rows]])
             return logits
 
-        return map_by_length(score, mask, 96)
+        return map_by_length(score, mask[text], 96)
 
-
-def _pairs(
-    features: _Features, image: Int64, view: Int64, text: Int64, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    mask = features.captions.mask[text]
-    longest = int(mask.sum(axis=1).max())
-    return (
-        photos.to_tensor(features.image[image, view], device).float(),
-        photos.to_tensor(features.text[text, :longest], device).float(),
-        torch.from_numpy(mask[:, :longest] > 0).to(device),
-    )
+    @torch.no_grad()
+    def centre(self, train_set: _Features, device: torch.device) -> None:
+        """Set the matching head's bias so that the logits of true pairs start around zero."""
+        self.to(device)
+        own = train_set.captions.first[: min(256, len(train_set.grids))]
+        grids = train_set.seen(np.arange(len(own)), np.zeros(len(own), np.int64), device)
+        words, mask = train_set.read(own, device)
+        self.reranker.match.bias.fill_(
+            -self.reranker.late(self.text_tokens(words), mask, self.image_tokens(grids)).mean()
+        )
 
 
 def _draw(candidates: Int64, count: int, rng: np.random.Generator) -> Int64:
@@ -213,26 +227,26 @@ def _features(
     pixels = photos.load(data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console)
     frozen, trained = photos.divide(towers, checkpoint.training["dual"]["train_blocks"])
     seen = photos.Seen.of(towers, frozen, pixels, views, cache, device, console)
-    images = np.zeros((len(data), views, towers.image.side**2, config.width), np.float16)
-    texts = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
+    grids = np.zeros((len(data), views, towers.image.side**2, towers.image.backbone.channels), np.float16)
+    words = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
     image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
     text_vectors = torch.zeros(len(captions.texts), towers.config.embedding_dim)
     with torch.autocast(device.type, torch.bfloat16):
         for start in track(range(0, len(data), 64), "photos through the tower", console=console):
             rows = slice(start, min(start + 64, len(data)))
             for view in range(views):
-                hidden = towers.image.hidden(towers.image.upper(seen.view(rows, view), trained))
-                images[rows, view] = hidden.float().cpu().numpy()
+                grid = towers.image.upper(seen.view(rows, view), trained)
+                grids[rows, view] = grid.float().cpu().numpy()
                 if view == 0:
-                    image_vectors[rows] = towers.image.embed(hidden).float().cpu()
-        for start in track(range(0, len(captions.texts), 256), "captions through the tower", console=console):
-            chosen = np.arange(start, min(start + 256, len(captions.texts)))
+                    image_vectors[rows] = towers.image.embed(towers.image.hidden(grid), grid).float().cpu()
+        by_length = captions.mask.sum(axis=1).argsort(kind="stable")
+        for start in track(range(0, len(by_length), 256), "captions through the tower", console=console):
+            chosen = by_length[start : start + 256]
             ids, mask = captions.batch(chosen, device)
             hidden = towers.text.hidden(ids, mask)
-            texts[chosen, : ids.shape[1]] = hidden.float().cpu().numpy()
-            text_vectors[chosen] = towers.text.embed(hidden, mask).float().cpu()
-    similarity = (image_vectors @ text_vectors.T).numpy()
-    return _Features(captions, images, texts, similarity, torch.cat([image_vectors, text_vectors]))
+            words[chosen, : ids.shape[1]] = hidden.float().cpu().numpy()
+            text_vectors[torch.from_numpy(chosen)] = towers.text.embed(hidden, mask).float().cpu()
+    return _Features(captions, grids, words, (image_vectors @ text_vectors.T).numpy())
 
 
 @torch.inference_mode()
@@ -241,14 +255,24 @@ def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torc
     own = dev.captions.image
     asked = dev.captions.first[:-1]
     depth = min(depth, *dev.similarity.shape)
+    words, mask = dev.read(np.arange(len(own)), device)
+    with torch.autocast(device.type, torch.bfloat16):
+        rows = np.arange(len(dev.grids))
+        places = torch.cat(
+            [
+                objective.image_tokens(dev.seen(part, np.zeros_like(part), device))
+                for part in np.array_split(rows, -(-len(rows) // 100))
+            ]
+        )
+        tokens = objective.text_tokens(words)
 
     def rerank(image: Int64, text: Int64) -> npt.NDArray[np.float32]:
         logits = []
         with torch.autocast(device.type, torch.bfloat16):
             for start in range(0, len(image), 1000):
                 part = slice(start, start + 1000)
-                view = np.zeros(len(image[part]), np.int64)
-                logits.append(objective(*_pairs(dev, image[part], view, text[part], device)).float().cpu().numpy())
+                pairs = (torch.from_numpy(side[part]).to(device) for side in (image, text))
+                logits.append(objective.judge(places, tokens, mask, *pairs).float().cpu().numpy())
         scores: npt.NDArray[np.float32] = np.concatenate(logits) + dev.similarity[image, text] / 0.05
         return scores
 

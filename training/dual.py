@@ -10,21 +10,19 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
 from shared.models import Diptych, ImageTowerConfig, TextTowerConfig, Towers, TowersConfig
-from shared.models.reranker import late_interactions
-from training import photos, pretrained
+from training import classes, photos, pretrained
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, describe
 from training.data import layouts, vocabulary
 from training.data.captioned import CaptionedImages
 from training.distributed import World, world
-from training.losses import contrast, info_nce
+from training.losses import info_nce
 from training.metrics import retrieval_metrics
 from training.trainer import Batch, Metrics, Schedule, Trainer
 
@@ -34,8 +32,7 @@ class DualOptions:
     """``lr`` is the peak rate of what starts from nothing; the pretrained towers take ``*_lr_scale`` of it.
 
     Of the backbone, the last ``train_blocks`` blocks are trained, -1 all of them. What the frozen ones see of each
-    photo, as it is, mirrored and cropped in ``views`` ways, is computed once and kept. ``token_weight`` is the share of
-    the late interaction of words and places in the loss.
+    photo, as it is, mirrored and cropped in ``views`` ways, is computed once and kept.
     """
 
     data: Path
@@ -53,12 +50,11 @@ class DualOptions:
     image_backbone: str = "tf_efficientnet_lite2"
     image_weights: str = "package"
     image_lr_scale: float = 0.1
-    train_blocks: int = 4
-    views: int = 4
+    train_blocks: int = 0
+    views: int = 2
     image_size: int = 224
     image_width: int = 384
     captions_per_image: int = 2
-    token_weight: float = 1.0
     weight_decay: float = 0.05
     warmup: int = 60
     dropout: float = 0.1
@@ -101,20 +97,15 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         rows = np.asarray(batch)
         chosen = captions.draw(rows, options.captions_per_image, rng)  # (B, C)
         flat = chosen.reshape(-1)
-        ids, mask = captions.batch(flat, peers.device, whole=peers.size > 1)
-        image, image_tokens, text, text_tokens, scale, token_scale = model(
-            seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng), ids, mask
+        ids, mask = captions.batch(flat, peers.device)
+        image, text, scale = model(seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng), ids, mask)
+        return info_nce(
+            peers.gather(image.float()),
+            peers.gather(text.float()),
+            peers.gather(torch.from_numpy(rows).to(peers.device)),
+            peers.gather(torch.from_numpy(captions.image[flat]).to(peers.device)),
+            scale,
         )
-        image_ids = peers.gather(torch.from_numpy(rows).to(peers.device))
-        text_ids = peers.gather(torch.from_numpy(captions.image[flat]).to(peers.device))
-        total = info_nce(peers.gather(image.float()), peers.gather(text.float()), image_ids, text_ids, scale)
-        if options.token_weight:
-            alike = late_interactions(
-                peers.gather(text_tokens.float()), peers.gather(mask), peers.gather(image_tokens.float())
-            )
-            match = text_ids[:, None] == image_ids[None]
-            total = total + options.token_weight * contrast(token_scale * alike, match)
-        return total
 
     def batches(epoch: int) -> list[npt.NDArray[np.int64]]:
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
@@ -123,8 +114,7 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
 
     def evaluate() -> Metrics:
-        similarity = objective.similarity(dev_seen, dev_captions, peers.device)
-        return recalls(similarity, dev_captions.image)
+        return recalls(objective.vectors(dev_seen, dev_captions).similarity, dev_captions.image)
 
     trainer = Trainer(
         objective,
@@ -135,8 +125,15 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
         console,
     )
-    best = trainer.fit(batches, loss, evaluate, lambda m: m["t2i_r1"] + m["i2t_r1"] + m["t2i_r10"] + m["i2t_r10"])
+    best = trainer.fit(batches, loss, evaluate, _quality)
     if peers.leads:
+        classifier = pretrained.load_classifier(towers, options.image_weights)
+        if classifier is not None:
+            vectors = objective.vectors(dev_seen, dev_captions)
+            towers, vectors = classes.attach(
+                towers, classifier, tokenizer, vectors, lambda s: _quality(recalls(s, dev_captions.image))
+            )
+            best = recalls(vectors.similarity, dev_captions.image)
         finished = Checkpoint(Diptych(towers), tokenizer, words)
         finished.metrics["dual"] = best
         finished.training["dual"] = describe(options)
@@ -152,54 +149,52 @@ def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArra
     return {f"{way}_r{k}": value for way, m in ways for k, value in ((1, m.r1), (5, m.r5), (10, m.r10))}
 
 
+def _quality(metrics: Metrics) -> float:
+    return metrics["t2i_r1"] + metrics["i2t_r1"] + metrics["t2i_r10"] + metrics["i2t_r10"]
+
+
 class _Objective(nn.Module):
     """What runs in one step on one process, so that DDP sees a single forward. Of the backbone, ``trained`` runs."""
 
     def __init__(self, towers: Towers, trained: Sequence[nn.Module]) -> None:
         super().__init__()
         self.towers = towers
-        self.token_log_scale = nn.Parameter(torch.tensor(2.5))
         self._trained = tuple(trained)
 
-    def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """-> image vectors (B, D) and tokens (B, N, d), text vectors (B', D) and tokens (B', T, d), both scales."""
-        towers = self.towers
-        hidden, words = self.places(seen), self.words(ids, mask)
-        return (
-            towers.image.embed(hidden),
-            towers.image.tokens(hidden),
-            towers.text.embed(words, mask),
-            towers.text.tokens(words),
-            towers.log_scale.exp().clamp(max=100),
-            self.token_log_scale.exp().clamp(max=100),
-        )
-
-    def places(self, seen: Tensor) -> Tensor:
-        """Maps (B, C, h, w) -> (B, N, W)."""
+    def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> image vectors (B, D), text vectors (B', D), the inverse temperature."""
+        grid = self.grid(seen)
         image = self.towers.image
-        return image.hidden(image.upper(seen, self._trained))
+        return image.embed(image.hidden(grid), grid), self.texts(ids, mask), self.towers.log_scale.exp().clamp(max=100)
 
-    def words(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask (B, T) -> (B, T, W')."""
+    def grid(self, seen: Tensor) -> Tensor:
+        """Maps (B, C', h, w) -> (B, N, C)."""
+        return self.towers.image.upper(seen, self._trained)
 
-        def hidden(rows: Tensor, longest: int) -> Tensor:
-            short = self.towers.text.hidden(ids[rows, :longest], mask[rows, :longest])
-            return F.pad(short, (0, 0, 0, ids.shape[1] - longest))
+    def texts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask (B, T) -> (B, D)."""
+        tower = self.towers.text
 
-        return map_by_length(hidden, mask, 64)
+        def embed(rows: Tensor, longest: int) -> Tensor:
+            cut = mask[rows, :longest]
+            return tower.embed(tower.hidden(ids[rows, :longest], cut), cut)
+
+        return map_by_length(embed, mask, 64)
 
     @torch.inference_mode()
-    def similarity(self, seen: photos.Seen, captions: Captions, device: torch.device) -> npt.NDArray[np.float32]:
-        """Cosines (photos, captions)."""
-        image, text = self.towers.image, self.towers.text
-        images, texts = [], []
+    def vectors(self, seen: photos.Seen, captions: Captions) -> classes.Vectors:
+        """A whole split, each photo as it is."""
+        image, device = self.towers.image, seen.device
+        images, features, texts = [], [], []
         with torch.autocast(device.type, torch.bfloat16):
             for start in range(0, len(seen.pixels), 100):
-                images.append(image.embed(self.places(seen.view(slice(start, start + 100), 0))).float())
+                grid = self.grid(seen.view(slice(start, start + 100), 0))
+                images.append(image.embed(image.hidden(grid), grid).float())
+                features.append(grid.mean(dim=1).float())
             for start in range(0, len(captions.texts), 320):
                 ids, mask = captions.batch(np.arange(start, min(start + 320, len(captions.texts))), device)
-                texts.append(text.embed(self.words(ids, mask), mask).float())
-        return (torch.cat(images) @ torch.cat(texts).T).cpu().numpy()
+                texts.append(self.texts(ids, mask).float())
+        return classes.Vectors(torch.cat(images), torch.cat(texts), torch.cat(features))
 
     def train(self, mode: bool = True) -> _Objective:
         """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""
@@ -239,16 +234,15 @@ def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokeniz
 
 
 def _groups(objective: _Objective, frozen: Sequence[nn.Module], options: DualOptions) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not; each tower's pretrained part has its own rate."""
-    for block in frozen:
-        block.requires_grad_(False)
+    """Matrices decay, vectors do not; each tower's pretrained part has its own rate. The token projections are the
+    reranker's and not trained here."""
+    for part in (*frozen, objective.towers.image.token_projection, objective.towers.text.token_projection):
+        part.requires_grad_(False)
     scales = {"towers.image.backbone.": options.image_lr_scale, "towers.text.encoder.": options.text_lr_scale}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in objective.named_parameters():
         scratch = name.startswith("towers.text.encoder.") and options.text != "bert"
         scale = 1.0 if scratch else next((s for prefix, s in scales.items() if name.startswith(prefix)), 1.0)
-        if options.token_weight == 0 and "token_" in name:
-            parameter.requires_grad_(False)
         if parameter.requires_grad:
             decay = options.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((scale, decay), []).append(parameter)

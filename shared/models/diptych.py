@@ -34,8 +34,8 @@ class Towers(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, H, W, 3) -> embedding (B, D), tokens (B, N, d)."""
-        hidden = self.image.hidden(self.image.grid_features(pixels))
-        return self.image.embed(hidden), self.image.tokens(hidden)
+        grid = self.image.grid_features(pixels)
+        return self.image.embed(self.image.hidden(grid), grid), self.image.tokens(grid)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """int64 ids and mask (B, T) -> embedding (B, D), tokens (B, T, d)."""

@@ -117,13 +117,15 @@ def _named(**children: nn.Module) -> nn.Sequential:
 
 
 class ImageTower(nn.Module):
-    """Pixels -> ``hidden`` (B, N, width) -> embedding (B, D) and tokens (B, N, d).
+    """Pixels -> ``grid`` (B, N, C) -> tokens (B, N, d), and ``hidden`` (B, N, width) -> embedding (B, D).
 
     Where the backbone's first blocks are frozen, their output can be kept; ``upper`` goes on from there.
     """
 
     mean: Tensor
     std: Tensor
+    class_vectors: Tensor
+    class_weight: Tensor
 
     def __init__(self, config: ImageTowerConfig, embedding_dim: int, token_dim: int) -> None:
         super().__init__()
@@ -149,7 +151,13 @@ class ImageTower(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.pool = nn.Linear(config.width, 1)
         self.projection = nn.Linear(config.width, embedding_dim)
-        self.token_projection = nn.Linear(config.width, token_dim)
+        self.token_projection = nn.Sequential(
+            nn.LayerNorm(self.backbone.channels), nn.Linear(self.backbone.channels, token_dim)
+        )
+        if config.classes:
+            self.classifier = nn.Linear(self.backbone.channels, config.classes).requires_grad_(False)
+            self.register_buffer("class_vectors", torch.zeros(config.classes, embedding_dim))
+            self.register_buffer("class_weight", torch.zeros(()))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float (B, 3, H, W)."""
@@ -177,11 +185,21 @@ class ImageTower(nn.Module):
             hidden = layer(hidden)
         return cast(Tensor, self.norm(hidden))
 
-    def embed(self, hidden: Tensor) -> Tensor:
-        """(B, N, width) -> unit vectors (B, D): a learned weight per place, softmax over the grid."""
+    def embed(self, hidden: Tensor, grid: Tensor) -> Tensor:
+        """(B, N, width) with the (B, N, C) it came from -> unit vectors (B, D): a learned weight per place, softmax
+        over the grid. What the backbone's own classifier names is added, as a convex combination of the names' vectors
+        (Norouzi et al., 2014, https://arxiv.org/abs/1312.5650).
+        """
         weights = self.pool(hidden).softmax(dim=1)
-        return F.normalize(self.projection((weights * hidden).sum(dim=1)), dim=-1)
+        vector = F.normalize(self.projection((weights * hidden).sum(dim=1)), dim=-1)
+        if self.config.classes:
+            vector = F.normalize(vector + self.class_weight * self.named(grid.mean(dim=1)), dim=-1)
+        return vector
 
-    def tokens(self, hidden: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N, d)."""
-        return cast(Tensor, self.token_projection(hidden))
+    def named(self, feature: Tensor) -> Tensor:
+        """The backbone's mean feature (B, C) -> the mean of the classes' vectors, as likely as each is (B, D)."""
+        return cast(Tensor, self.classifier(feature).softmax(dim=-1) @ self.class_vectors)
+
+    def tokens(self, grid: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, d): the backbone's view, so that the reranker has other eyes than the vectors."""
+        return cast(Tensor, self.token_projection(grid))

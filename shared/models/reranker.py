@@ -53,12 +53,53 @@ class Block(nn.Module):
         return cast(Tensor, text + self.dropout(self.mlp(self.norms[2](text))))
 
 
+class LateInteraction(nn.Module):
+    """How well each word's best place fits it, averaged over words by a learned importance, plus what the sentence
+    alone says: a caption that fits every picture has to fit this one better."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.importance = nn.Linear(dim, 1)
+        self.prior = nn.Linear(dim, 1)
+        self.log_scale = nn.Parameter(torch.tensor(2.5))
+        for layer in (self.importance, self.prior):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+        """Text tokens (B, T, d) with a mask (B, T), image tokens (B, N, d) -> (B,)."""
+        cosines = F.normalize(text_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).transpose(1, 2)  # (B, T, N)
+        share = self._share(text_tokens, text_mask)
+        return self.log_scale.exp() * (cosines.amax(dim=2) * share).sum(dim=1) + self._prior(text_tokens, text_mask)
+
+    def every(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+        """Of every text with every image: (B, T, d), mask (B, T), (I, N, d) -> (B, I)."""
+        real = text_mask.bool()
+        words = F.normalize(text_tokens[real], dim=-1)  # (W, d)
+        places = F.normalize(image_tokens, dim=-1)
+        best = (words @ places.flatten(0, 1).T).view(len(words), *places.shape[:2]).amax(dim=2)  # (W, I)
+        weighted = best * self._share(text_tokens, text_mask)[real][:, None]
+        owner = torch.repeat_interleave(real.sum(dim=1))
+        sums = weighted.new_zeros(len(text_tokens), len(places)).index_add(0, owner, weighted)
+        return self.log_scale.exp() * sums + self._prior(text_tokens, text_mask)[:, None]
+
+    def _share(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        importance = self.importance(tokens).squeeze(-1)
+        return cast(Tensor, importance.masked_fill(~mask.bool(), -1e4).softmax(dim=1))
+
+    def _prior(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        weights = mask.unsqueeze(-1).to(tokens.dtype)
+        mean = (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        return cast(Tensor, self.prior(mean).squeeze(-1))
+
+
 class Reranker(nn.Module):
     """Matching logits for pairs: text tokens (B, T, d) with a mask (B, T), image tokens (B, N, d) -> (B,)."""
 
     def __init__(self, config: RerankerConfig) -> None:
         super().__init__()
         self.config = config
+        self.late = LateInteraction(config.token_dim)
         self.text_input = nn.Sequential(nn.LayerNorm(config.token_dim), nn.Linear(config.token_dim, config.width))
         self.image_input = nn.Sequential(
             nn.LayerNorm(config.token_dim), nn.Linear(config.token_dim, config.width), nn.LayerNorm(config.width)
@@ -66,7 +107,6 @@ class Reranker(nn.Module):
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.match = nn.Linear(2 * config.width, 1)
-        self.late_log_scale = nn.Parameter(torch.tensor(2.3))
         self._look_for_what_is_alike()
 
     @torch.no_grad()
@@ -98,22 +138,4 @@ class Reranker(nn.Module):
         mean = (text * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
         # The first token sums the sentence up; the mean keeps a single word that found nothing from being outvoted.
         found = self.match(torch.cat([text[:, 0], mean], dim=-1)).squeeze(-1)
-        alike = late_interaction(text_tokens, text_mask, image_tokens)
-        return cast(Tensor, found + self.late_log_scale.exp() * alike)
-
-
-def late_interaction(text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
-    """How well each word's best place fits it, averaged over words: (B, T, d), mask (B, T), (B, N, d) -> (B,)."""
-    cosines = F.normalize(text_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).transpose(1, 2)  # (B, T, N)
-    best = cosines.amax(dim=2) * text_mask
-    return best.sum(dim=1) / text_mask.sum(dim=1).clamp(min=1)
-
-
-def late_interactions(text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
-    """:func:`late_interaction` of every text with every image: (B, T, d), mask (B, T), (I, N, d) -> (B, I)."""
-    lengths = text_mask.sum(dim=1)
-    words = F.normalize(text_tokens[text_mask.bool()], dim=-1)  # (W, d)
-    places = F.normalize(image_tokens, dim=-1)
-    best = (words @ places.flatten(0, 1).T).view(len(words), *places.shape[:2]).amax(dim=2)  # (W, I)
-    owner = torch.repeat_interleave(lengths)
-    return best.new_zeros(len(text_tokens), len(places)).index_add(0, owner, best) / lengths[:, None]
+        return cast(Tensor, found + self.late(text_tokens, text_mask, image_tokens))

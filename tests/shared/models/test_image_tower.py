@@ -79,7 +79,7 @@ def test_the_grid_is_averaged_down_to_what_was_asked_for(grid: int, side: int) -
     with torch.inference_mode():
         features = tower.grid_features(pixels)
         hidden = tower.hidden(features)
-        embedding, tokens = tower.embed(hidden), tower.tokens(hidden)
+        embedding, tokens = tower.embed(hidden, features), tower.tokens(features)
         whole = tower.backbone(tower.normalise(pixels))
     assert features.shape == (2, side**2, 256)
     assert hidden.shape == (2, side**2, 32)

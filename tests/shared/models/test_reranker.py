@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from shared.models import Reranker, RerankerConfig
-from shared.models.reranker import late_interaction, late_interactions
+from shared.models.reranker import LateInteraction
 
 
 def _reranker() -> Reranker:
@@ -62,15 +62,18 @@ def test_untrained_it_ranks_by_how_well_each_words_best_place_fits() -> None:
     found, half = torch.eye(8)[[7, 2, 1, 0]], torch.eye(8)[[7, 2, 6, 5]]
     mask = torch.tensor([[True, True, True]] * 2)
     logits = reranker(text, mask, torch.stack([found, half]))
-    torch.testing.assert_close(logits, torch.tensor([1, 1 / 3]) * reranker.late_log_scale.exp())
+    torch.testing.assert_close(logits, torch.tensor([1, 1 / 3]) * reranker.late.log_scale.exp())
 
 
+@torch.inference_mode()
 def test_late_interaction_of_all_pairs_is_that_of_each() -> None:
     torch.manual_seed(0)
+    late = LateInteraction(8)
+    for layer in (late.importance, late.prior):
+        torch.nn.init.normal_(layer.weight)
     text, image = torch.randn(4, 6, 8), torch.randn(3, 9, 8)
     mask = torch.arange(6) < torch.tensor([[6], [2], [1], [4]])
-    every = late_interactions(text, mask, image)
+    every = late.every(text, mask, image)
     assert every.shape == (4, 3)
     for column in range(3):
-        alone = late_interaction(text, mask, image[column].expand(4, 9, 8))
-        torch.testing.assert_close(every[:, column], alone)
+        torch.testing.assert_close(every[:, column], late(text, mask, image[column].expand(4, 9, 8)))
