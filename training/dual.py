@@ -134,6 +134,7 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
                 towers, classifier, tokenizer, vectors, lambda s: _quality(recalls(s, dev_captions.image))
             )
             best = recalls(vectors.similarity, dev_captions.image)
+            console.print(f"what the backbone's classifier names counts {float(towers.image.class_weight):.1f}")
         finished = Checkpoint(Diptych(towers), tokenizer, words)
         finished.metrics["dual"] = best
         finished.training["dual"] = describe(options)

@@ -113,7 +113,7 @@ def test_the_reranker_is_trained_on_the_towers_as_they_are(finished: Finished) -
         for key, value in before.model.towers.state_dict().items()
         if not torch.equal(value, after.model.towers.state_dict()[key])
     }
-    assert moved == {f"{side}.token_projection.{part}" for side in ("image", "text") for part in ("weight", "bias")}
+    assert moved == {key for key in before.model.towers.state_dict() if ".token_projection." in key}
     assert after.metrics == {"dual": finished.metrics["dual"], "cross": finished.metrics["cross"]}
     assert set(after.training) == {"dual", "cross"}
 

@@ -9,6 +9,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from diptych import gallery
+from shared.artifacts import ImagePreprocessing
+from shared.engines import images
 from shared.models import ImageTowerConfig, TextTowerConfig, Towers, TowersConfig
 from training import pretrained
 from training.pretrained import WeightsError
@@ -51,6 +54,27 @@ def test_efficientnet_lite2_comes_from_its_wheel() -> None:
     after = towers.image.backbone.body.conv_stem.weight  # type: ignore[union-attr]
     assert not torch.equal(before, after)  # type: ignore[arg-type]
     assert all(torch.isfinite(value).all() for value in towers.image.backbone.state_dict().values())
+
+
+def test_the_wheels_classifier_knows_what_it_sees() -> None:
+    towers = _towers("timm", "tf_efficientnet_lite2", size=224)
+    pretrained.load_image(towers, "package")
+    classifier = pretrained.load_classifier(towers, "package")
+    assert classifier is not None
+    shown = {photo.name: photo for photo in gallery.photos()}
+    for name, called in (("lion.jpg", "lion"), ("coffee.png", "espresso"), ("cheetah.jpg", "cheetah")):
+        seen = images.pixels(shown[name].path.read_bytes(), ImagePreprocessing(size=224, mean=(0,) * 3, std=(1,) * 3))
+        with torch.inference_mode():
+            feature = towers.image.grid_features(torch.from_numpy(seen.copy())[None]).mean(dim=1)
+        best = (feature @ classifier.weight.T + classifier.bias).argmax()
+        assert classifier.names[int(best)] == called
+
+
+def test_weights_without_a_fitting_classifier_have_none(tmp_path: Path) -> None:
+    towers = _towers("torchvision", "resnet18")
+    save_file({"fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}, tmp_path / "ten.safetensors")
+    assert pretrained.load_classifier(towers, str(tmp_path / "ten.safetensors")) is None
+    assert pretrained.load_classifier(towers, "none") is None
 
 
 def test_the_wheels_weights_fit_no_other_backbone() -> None:
