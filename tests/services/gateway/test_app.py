@@ -61,6 +61,11 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (TEXT, fields(text="a dog", model_type="blip"), 422, "'dual' or 'cross', not 'blip'"),
     (TEXT, fields(text="a dog", k="0", model_type="blip"), 422, "; "),
     (TEXT, multipart("Content-Disposition: form-data", b"nameless"), 422, ""),
+    *(
+        (TEXT, fields(text="a dog", min_score=bad), 422, f"'{bad}'")
+        for bad in ("nan", "inf", "-0.01", "1.01", "likely")
+    ),
+    (TEXT, fields(text="a dog", cutoff="magic"), 422, "'none' or 'auto', not 'magic'"),
     (TEXT, {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data; boundary=xXx"}}, 422, ""),
     (TEXT, {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data"}}, 422, "boundary"),
     (IMAGE, {}, 422, "image: Field required"),
@@ -70,6 +75,8 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (IMAGE, {"files": {"image": ("huge.jpg", b"x" * 50 * LIMIT)}}, 413, "over the limit"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"k": "0"}}, 422, "'0'"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"model_type": ""}}, 503, "does not answer"),
+    (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"min_score": "nan"}}, 422, "min_score"),
+    (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"cutoff": "5"}}, 422, "'5'"),
 ]
 
 
@@ -155,7 +162,7 @@ def test_the_description_has_the_seed_interface_and_its_problems(gateway: TestCl
         (media_type,) = operation["requestBody"]["content"]
         assert media_type == "multipart/form-data"
         form = forms[operation["requestBody"]["content"][media_type]["schema"]["$ref"].rpartition("/")[2]]
-        assert set(form["properties"]) == {content, "model_type", "k"}
+        assert set(form["properties"]) == {content, "model_type", "k", "min_score", "cutoff"}
         assert form["required"] == [content]
         assert form["properties"]["model_type"]["enum"] == ["dual", "cross"]
         assert (form["properties"]["k"]["minimum"], form["properties"]["k"]["maximum"]) == (1, 1000)
