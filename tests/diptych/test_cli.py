@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+import numpy as np
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -19,6 +20,7 @@ from diptych.cli import app
 from shared.artifacts import ArtifactStore, Ref
 from tests.support.variants import described
 
+from shared.scoring import Cut
 HELP_WIDTH = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 CAPTION = "a red ball on green"
 
@@ -174,6 +176,31 @@ def test_a_picture_finds_captions(shelf: Shelf, model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", ["dual", "cross"])
 def test_more_than_there_is_gives_all_there_is(shelf: Shelf, model_type: str) -> None:
+@pytest.mark.parametrize("model_type", ["dual", "cross"])
+@pytest.mark.parametrize("question", [("text", CAPTION), ("image", "ball-red-green.jpg")])
+def test_the_tail_can_be_cut(shelf: Shelf, model_type: str, question: tuple[str, str]) -> None:
+    asked = ("search", question[0], question[1] if question[0] == "text" else shelf.photos / question[1])
+    options = ("--model_type", model_type, "-k", 8, "--store", shelf.store)
+
+    def answer(*cut: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run(*asked, *options, "--json", *cut).stdout)
+        return found
+
+    everything = answer()
+    scores = [result["score"] for result in everything["results"]]
+    assert (len(scores), everything["left_out"]) == (8, 0)
+    for cut, kept in (
+        (("--min-score", scores[2]), sum(score >= scores[2] for score in scores)),
+        (("--min-score", 1), 0),
+        (("--cutoff", "auto"), Cut(cutoff="auto").kept(np.array(scores))),
+    ):
+        found = answer(*cut)
+        assert found["results"] == everything["results"][:kept]
+        assert found["left_out"] == 8 - kept
+    assert "8 less likely left out" in run(*asked, *options, "--min-score", 1).stdout
+    assert "left out" not in run(*asked, *options).stdout
+
+
     options = ("--model_type", model_type, "-k", 1000, "--json", "--store", shelf.store)
     pictures = json.loads(run("search", "text", CAPTION, *options).stdout)["results"]
     assert len({result["image_id"] for result in pictures}) == len(pictures) == 36
@@ -322,6 +349,9 @@ def test_a_model_without_reranker_cannot_be_asked_to_rerank(copy: Path, shelf: S
     manifest.write_text(manifest.read_text().replace('"has_reranker": true', '"has_reranker": false'))
     for command in (
         ("search", "text", "a dog", "--model_type", "cross"),
+        ("search", "text", "a dog", "--min-score", "nan"),
+        ("search", "image", "a.jpg", "--min-score", 1.5),
+        ("search", "text", "a dog", "--cutoff", "sharp"),
         ("index", "build", "--img_dir", shelf.photos, "--model_type", "cross"),
         ("evaluate", "--data", shelf.photos, "--model", "cross"),
     ):
