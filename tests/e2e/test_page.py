@@ -109,6 +109,22 @@ def test_an_example_and_the_cross_model_and_the_number_of_results(page: Page) ->
     expect(page.locator("#pictures .caption-label")).to_have_count(3)
 
 
+@EACH_WAY
+def test_only_likely_matches(page: Page, client: Client) -> None:
+    """The tick takes the tail of pictures and captions away, and gives it back."""
+    expected = client.text_to_image(EXAMPLES[0], k=6, cutoff="auto")
+    page.get_by_role("button", name=EXAMPLES[0]).click()
+    expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
+    page.get_by_label("Only likely matches").first.check()
+    expect(page.locator("#pictures-line")).to_contain_text(f"{len(expected.results)} picture")
+    expect(page.locator("#pictures .caption-label")).to_have_count(len(expected.results))
+    if expected.left_out:
+        expect(page.locator("#pictures-line")).to_contain_text(f"{expected.left_out} less likely left out")
+    assert_fits(page)
+    page.get_by_label("Only likely matches").first.uncheck()
+    expect(page.locator("#pictures .caption-label")).to_have_count(6)
+
+
 def test_a_picture_opens_large(page: Page) -> None:
     page.get_by_role("button", name=EXAMPLES[2]).click()
     page.locator("#pictures .thumbnail-lg").first.click()
