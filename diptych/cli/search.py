@@ -59,7 +59,7 @@ def text(
         table.add_column(column)
     for rank, result in enumerate(answer.results, 1):
         table.add_row(str(rank), f"{result.score:.3f}", result.image_name, result.image_id)
-    console.print(table)
+    _show(table, answer)
 
 
 @app.command()
@@ -90,11 +90,11 @@ def image(
         table.add_column(column)
     for rank, result in enumerate(answer.results, 1):
         table.add_row(str(rank), f"{result.score:.3f}", result.caption)
+    _show(table, answer)
+
+
+def _show(table: Table, answer: Answer) -> None:
     console.print(table)
-
-
-@contextmanager
-def _asking(gateway: str | None, store: Path) -> Iterator[Searcher]:
     if answer.left_out:
         console.print(f"{answer.left_out} less likely left out")
 
@@ -106,10 +106,15 @@ def _cut(min_score: float, cutoff: Cutoff) -> Cut:
         return Cut(min_score, cutoff.value)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--min-score") from error
+
+
+@contextmanager
+def _asking(gateway: str | None, store: Path) -> Iterator[Searcher]:
     """A searcher on the gateway or on the store, whose expected errors end in a sentence."""
     with extra("serve"):
         from diptych import DiptychError
         from diptych.searching import SearchError, open_searcher
         from shared.artifacts import ArtifactError
-    with told_plainly(ArtifactError, DiptychError, SearchError, OSError):
+        from shared.engines.images import ImageError
+    with told_plainly(ArtifactError, DiptychError, ImageError, SearchError, OSError):
         yield open_searcher(gateway, store)
