@@ -11,9 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from shared.problems import MEDIA_TYPE, Problem
 from shared.docs import serve_docs
+from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import ReadyResponse
 from shared.settings import ServiceSettings
 from shared.telemetry import (
@@ -78,7 +79,6 @@ class BodyLimitMiddleware:
             await problem_response(too_large)(scope, receive, send)
 
 
-def create_app(
 class EndingMiddleware:
     """Ends the requests that their routes did not: a crash is logged, once, and answered as a problem; of a caller who
     hung up no more is said than the status 499, which nobody reads but our log and metrics (the number is nginx's)."""
@@ -119,19 +119,23 @@ class EndingMiddleware:
             await ending(scope, receive, send)
 
 
+def create_app(
     service: str, problems: Problems, *, max_body_bytes: int, title: str | None = None, **fastapi_options: Any
 ) -> FastAPI:
     """A FastAPI application with everything but its own routes.
 
-    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready.
+    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready. With
+    ``openapi_url=None`` there is no page at ``/docs``.
     """
-    app = FastAPI(title=title or f"Diptych {service}", **fastapi_options)
+    app = FastAPI(title=title or f"Diptych {service}", docs_url=None, redoc_url=None, **fastapi_options)
+    if app.openapi_url is not None:
+        serve_docs(app)
     app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes)
+    app.add_middleware(EndingMiddleware)
     app.add_middleware(TelemetryMiddleware, service=service)
 
     @app.exception_handler(Problem)
     async def on_problem(_request: Request, problem: Problem) -> JSONResponse:
-    app.add_middleware(EndingMiddleware)
         return problem_response(problem)
 
     @app.exception_handler(RequestValidationError)
