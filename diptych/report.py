@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
+from shared.engines.images import decode
 from shared.schemas import ImageToTextResponse, TextToImageResponse
 
 _STYLE = """
@@ -25,8 +27,13 @@ td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; }
 """
 
 
+# What every browser shows, by how a file of it begins. All else (TIFF above all) goes into the page as a JPEG.
+_SHOWN = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+
+
 def write(path: Path, answer: TextToImageResponse | ImageToTextResponse, pictures: Sequence[bytes]) -> None:
-    """Write ``answer`` to ``path``. ``pictures`` are the results' thumbnails, or the one picture asked with."""
+    """Write ``answer`` to ``path``. ``pictures`` are the results' thumbnails, or the one picture asked with. Raises
+    :class:`ImageError` when one of them, in a format that browsers do not show, cannot be decoded."""
     if isinstance(answer, TextToImageResponse):
         title = answer.query
         cards = (
@@ -51,11 +58,10 @@ def write(path: Path, answer: TextToImageResponse | ImageToTextResponse, picture
 
 
 def _picture(data: bytes, name: str, kind: str = "result") -> str:
+    media_type = next((shown for begin, shown in _SHOWN.items() if data.startswith(begin)), None)
+    if media_type is None:
+        media_type, out = "image/jpeg", BytesIO()
+        decode(data).save(out, "JPEG", quality=90)
+        data = out.getvalue()
     encoded = base64.b64encode(data).decode()
-    return f'<img class="{kind}" alt="{html.escape(name, quote=True)}" src="data:{_media_type(data)};base64,{encoded}">'
-
-
-def _media_type(data: bytes) -> str:
-    if data[:4] == b"RIFF":
-        return "image/webp"
-    return "image/png" if data[:4] == b"\x89PNG" else "image/jpeg"
+    return f'<img class="{kind}" alt="{html.escape(name, quote=True)}" src="data:{media_type};base64,{encoded}">'

@@ -14,7 +14,7 @@ from shared.engines.engine import Float32
 from shared.engines.images import ImageError, decode, pixels
 from shared.engines.texts import TextError
 from shared.schemas import CaptionResult, ImageResult, ImageToTextResponse, ModelType, TextToImageResponse
-from shared.scoring import rank_cross, rank_dual
+from shared.scoring import Cut, rank_cross, rank_dual
 from shared.tokens import TokenFeatures
 
 # The gateway's defaults: what the cross model reranks when fewer, and when more, results are asked for.
@@ -29,9 +29,9 @@ class SearchError(Exception):
 class Searcher(Protocol):
     """What ``diptych search`` asks."""
 
-    def text_to_image(self, text: str, k: int, model_type: ModelType) -> TextToImageResponse: ...
+    def text_to_image(self, text: str, k: int, model_type: ModelType, cut: Cut) -> TextToImageResponse: ...
 
-    def image_to_text(self, image: Path, k: int, model_type: ModelType) -> ImageToTextResponse: ...
+    def image_to_text(self, image: Path, k: int, model_type: ModelType, cut: Cut) -> ImageToTextResponse: ...
 
     def thumbnail(self, image_id: str) -> bytes: ...
 
@@ -45,11 +45,11 @@ class _GatewaySearcher:
     def __init__(self, url: str) -> None:
         self._client = Client(url)
 
-    def text_to_image(self, text: str, k: int, model_type: ModelType) -> TextToImageResponse:
-        return self._client.text_to_image(text, k=k, model_type=model_type)
+    def text_to_image(self, text: str, k: int, model_type: ModelType, cut: Cut) -> TextToImageResponse:
+        return self._client.text_to_image(text, k, model_type, min_score=cut.min_score, cutoff=cut.cutoff)
 
-    def image_to_text(self, image: Path, k: int, model_type: ModelType) -> ImageToTextResponse:
-        return self._client.image_to_text(image, k=k, model_type=model_type)
+    def image_to_text(self, image: Path, k: int, model_type: ModelType, cut: Cut) -> ImageToTextResponse:
+        return self._client.image_to_text(image, k, model_type, min_score=cut.min_score, cutoff=cut.cutoff)
 
     def thumbnail(self, image_id: str) -> bytes:
         return self._client.thumbnail(image_id)
@@ -71,12 +71,12 @@ class _StoreSearcher:
         if self._index.manifest.fingerprint != self._engine.manifest.fingerprint:
             raise ArtifactError(f"index {current.index} was not built by model {current.model}")
 
-    def text_to_image(self, text: str, k: int, model_type: ModelType) -> TextToImageResponse:
+    def text_to_image(self, text: str, k: int, model_type: ModelType, cut: Cut) -> TextToImageResponse:
         try:
             query = self._engine.embed_texts([text])
         except TextError as error:
             raise SearchError(str(error)) from error
-        found, scores = self._rank("images", query.embedding, query.tokens[0], k, model_type)
+        found, scores, left_out = self._rank("images", query.embedding, query.tokens[0], k, model_type, cut)
         results = [
             ImageResult(
                 image_path=f"/images/{item_id}",
@@ -87,21 +87,23 @@ class _StoreSearcher:
             )
             for item_id, score, about in zip(found, scores, self._index.images.metadata(found), strict=True)
         ]
-        return TextToImageResponse(query=text, results=results, **self._about(model_type))
+        return TextToImageResponse(query=text, results=results, left_out=left_out, **self._about(model_type))
 
-    def image_to_text(self, image: Path, k: int, model_type: ModelType) -> ImageToTextResponse:
+    def image_to_text(self, image: Path, k: int, model_type: ModelType, cut: Cut) -> ImageToTextResponse:
         try:
             query = self._engine.embed_images(pixels(image.read_bytes(), self._engine.manifest.preprocessing)[None])
         except ImageError as error:
             raise SearchError(f"{image}: {error}") from error
-        found, scores = self._rank("captions", query.embedding, query.tokens[0], k, model_type)
+        found, scores, left_out = self._rank("captions", query.embedding, query.tokens[0], k, model_type, cut)
         results = [
             CaptionResult(
                 caption=str(about["caption"]), score=score, caption_id=item_id, image_id=about.get("image_id")
             )
             for item_id, score, about in zip(found, scores, self._index.captions.metadata(found), strict=True)
         ]
-        return ImageToTextResponse(query_image=image.name, results=results, **self._about(model_type))
+        return ImageToTextResponse(
+            query_image=image.name, results=results, left_out=left_out, **self._about(model_type)
+        )
 
     def thumbnail(self, image_id: str) -> bytes:
         """A JPEG at most 512 pixels wide and high. Raises :class:`SearchError` when the photo has been damaged."""
@@ -116,9 +118,9 @@ class _StoreSearcher:
         return out.getvalue()
 
     def _rank(
-        self, collection: str, vector: Float32, tokens: TokenFeatures, k: int, model_type: ModelType
-    ) -> tuple[list[str], list[float]]:
-        """Ids and probabilities of the best ``k``, fewer when the collection is smaller."""
+        self, collection: str, vector: Float32, tokens: TokenFeatures, k: int, model_type: ModelType, cut: Cut
+    ) -> tuple[list[str], list[float], int]:
+        """Ids and probabilities of the best ``k``, fewer when the collection is smaller, and how many more were cut."""
         store = self._index.collection(collection)
         cosines, ids = _nearest(store, vector, max(k, _DEPTH) if model_type == "cross" else k)
         scoring = self._engine.manifest.scoring
@@ -129,7 +131,9 @@ class _StoreSearcher:
             queries = [tokens] * len(candidates)
             pair = (queries, candidates) if collection == "images" else (candidates, queries)
             order, scores = rank_cross(cosines, self._engine.rerank(*pair), scoring)
-        return [ids[row] for row in order[:k]], scores[:k].tolist()
+        best = scores[:k]
+        kept = cut.kept(best)
+        return [ids[row] for row in order[:kept]], best[:kept].tolist(), len(best) - kept
 
     def _about(self, model_type: ModelType) -> dict[str, Any]:
         return {

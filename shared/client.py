@@ -22,7 +22,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from shared.schemas import ImageToTextResponse, ModelsResponse, ModelType, ReadyResponse, TextToImageResponse
+from shared.schemas import Cutoff, ImageToTextResponse, ModelsResponse, ModelType, ReadyResponse, TextToImageResponse
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -110,16 +110,25 @@ def _content(response: httpx.Response) -> bytes:
     return response.content
 
 
-def _text_to_image(text: str, k: int, model_type: ModelType) -> _Call[TextToImageResponse]:
+def _text_to_image(
+    text: str, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff
+) -> _Call[TextToImageResponse]:
     # Sent as (None, value) parts, which is how httpx spells a multipart field that is not a file.
-    fields = {"text": (None, text), "k": (None, str(k)), "model_type": (None, model_type)}
-    return _Call("POST", "/text-to-image", _json(TextToImageResponse), {"files": fields})
+    fields = {"text": text, **_options(k, model_type, min_score, cutoff)}
+    parts = {name: (None, value) for name, value in fields.items()}
+    return _Call("POST", "/text-to-image", _json(TextToImageResponse), {"files": parts})
 
 
-def _image_to_text(image: bytes | Path, k: int, model_type: ModelType) -> _Call[ImageToTextResponse]:
+def _image_to_text(
+    image: bytes | Path, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff
+) -> _Call[ImageToTextResponse]:
     name, data = (image.name, image.read_bytes()) if isinstance(image, Path) else ("image", image)
-    options = {"files": {"image": (name, data)}, "data": {"k": str(k), "model_type": model_type}}
+    options = {"files": {"image": (name, data)}, "data": _options(k, model_type, min_score, cutoff)}
     return _Call("POST", "/image-to-text", _json(ImageToTextResponse), options)
+
+
+def _options(k: int, model_type: ModelType, min_score: float, cutoff: Cutoff) -> dict[str, str]:
+    return {"k": str(k), "model_type": model_type, "min_score": str(min_score), "cutoff": cutoff}
 
 
 def _image(image_id: str) -> _Call[bytes]:
@@ -150,13 +159,33 @@ class Client:
         self._base_url = base_url
         self._retries = retries
 
-    def text_to_image(self, text: str, k: int = 5, model_type: ModelType = "dual") -> TextToImageResponse:
-        """The ``k`` photos that match ``text`` best; ``model_type`` "cross" reranks them by cross-attention."""
-        return self._ask(_text_to_image(text, k, model_type))
+    def text_to_image(
+        self,
+        text: str,
+        k: int = 5,
+        model_type: ModelType = "dual",
+        *,
+        min_score: float = 0.0,
+        cutoff: Cutoff = "none",
+    ) -> TextToImageResponse:
+        """The ``k`` photos that match ``text`` best; ``model_type`` "cross" reranks them by cross-attention.
 
-    def image_to_text(self, image: bytes | Path, k: int = 5, model_type: ModelType = "dual") -> ImageToTextResponse:
-        """The ``k`` captions that match a picture best. ``image`` is an image file, or its bytes."""
-        return self._ask(_image_to_text(image, k, model_type))
+        Without those that are a match with a probability under ``min_score``, and with ``cutoff`` "auto" only as far as
+        the list has the highest expected F1, which may be nowhere: then most likely none of the ``k`` is a match.
+        """
+        return self._ask(_text_to_image(text, k, model_type, min_score, cutoff))
+
+    def image_to_text(
+        self,
+        image: bytes | Path,
+        k: int = 5,
+        model_type: ModelType = "dual",
+        *,
+        min_score: float = 0.0,
+        cutoff: Cutoff = "none",
+    ) -> ImageToTextResponse:
+        """The ``k`` captions that match a picture best, cut like photos. ``image`` is an image file, or its bytes."""
+        return self._ask(_image_to_text(image, k, model_type, min_score, cutoff))
 
     def image(self, image_id: str) -> bytes:
         """A photo of the collection, as its file is."""
@@ -210,13 +239,27 @@ class AsyncClient:
         self._base_url = base_url
         self._retries = retries
 
-    async def text_to_image(self, text: str, k: int = 5, model_type: ModelType = "dual") -> TextToImageResponse:
-        return await self._ask(_text_to_image(text, k, model_type))
+    async def text_to_image(
+        self,
+        text: str,
+        k: int = 5,
+        model_type: ModelType = "dual",
+        *,
+        min_score: float = 0.0,
+        cutoff: Cutoff = "none",
+    ) -> TextToImageResponse:
+        return await self._ask(_text_to_image(text, k, model_type, min_score, cutoff))
 
     async def image_to_text(
-        self, image: bytes | Path, k: int = 5, model_type: ModelType = "dual"
+        self,
+        image: bytes | Path,
+        k: int = 5,
+        model_type: ModelType = "dual",
+        *,
+        min_score: float = 0.0,
+        cutoff: Cutoff = "none",
     ) -> ImageToTextResponse:
-        return await self._ask(await asyncio.to_thread(_image_to_text, image, k, model_type))
+        return await self._ask(await asyncio.to_thread(_image_to_text, image, k, model_type, min_score, cutoff))
 
     async def image(self, image_id: str) -> bytes:
         return await self._ask(_image(image_id))

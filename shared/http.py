@@ -11,12 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from shared.docs import serve_docs
 from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import ReadyResponse
 from shared.settings import ServiceSettings
 from shared.telemetry import (
-    REQUEST_ID_HEADER,
     ASGIApp,
     Message,
     Receive,
@@ -78,15 +79,59 @@ class BodyLimitMiddleware:
             await problem_response(too_large)(scope, receive, send)
 
 
+class EndingMiddleware:
+    """Ends the requests that their routes did not: a crash is logged, once, and answered as a problem; of a caller who
+    hung up no more is said than the status 499, which nobody reads but our log and metrics (the number is nginx's)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = gone = False
+
+        async def watched_receive() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        async def watched_send(message: Message) -> None:
+            # What a parser makes of an upload that ends in the middle is not what the request ended in.
+            nonlocal started
+            if started or not gone:
+                started = True
+                await send(message)
+
+        ending: Response | None = None
+        try:
+            await self._app(scope, watched_receive, watched_send)
+        except Exception as error:
+            if started and not (gone and isinstance(error, ClientDisconnect)):
+                raise  # the server logs it and breaks the connection, for half an answer has been sent
+            if not gone:
+                log.error("unhandled", exc_info=error)
+                ending = problem_response(Problem("internal-error", "the failure was logged under this request id"))
+        if gone:
+            ending = Response(status_code=499)
+        if ending is not None and not started:
+            await ending(scope, receive, send)
+
+
 def create_app(
     service: str, problems: Problems, *, max_body_bytes: int, title: str | None = None, **fastapi_options: Any
 ) -> FastAPI:
     """A FastAPI application with everything but its own routes.
 
-    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready.
+    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready. With
+    ``openapi_url=None`` there is no page at ``/docs``.
     """
-    app = FastAPI(title=title or f"Diptych {service}", **fastapi_options)
+    app = FastAPI(title=title or f"Diptych {service}", docs_url=None, redoc_url=None, **fastapi_options)
+    if app.openapi_url is not None:
+        serve_docs(app)
     app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes)
+    app.add_middleware(EndingMiddleware)
     app.add_middleware(TelemetryMiddleware, service=service)
 
     @app.exception_handler(Problem)
@@ -111,14 +156,6 @@ def create_app(
             response.headers.update(error.headers or {})  # Allow
             return response
         return problem_response(Problem("invalid-request", str(error.detail)))
-
-    @app.exception_handler(Exception)
-    async def on_crash(_request: Request, error: Exception) -> JSONResponse:
-        log.error("unhandled", exc_info=error)
-        response = problem_response(Problem("internal-error", "the failure was logged under this request id"))
-        # This handler answers from outside the middleware that gives every other response its id.
-        response.headers[REQUEST_ID_HEADER] = request_id() or ""
-        return response
 
     @app.get("/health/live", tags=["health"], summary="The process is up")
     async def live() -> dict[str, str]:

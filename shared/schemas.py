@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 ModelType = Literal["dual", "cross"]
+Cutoff = Literal["none", "auto"]
 
 
 class ImageResult(BaseModel):
@@ -37,6 +38,7 @@ class Answer(BaseModel):
     model_version: str = Field(examples=["flickr8k/1"])
     index_version: str = Field(examples=["gallery/1"])
     degraded: bool = Field(False, description="True when reranking was asked for and could not be had.")
+    left_out: int = Field(0, description="How many of the k best were left out by `min_score` and `cutoff`.")
     cached: bool = False
     timings_ms: dict[str, float] = Field(default_factory=dict, description="Milliseconds per stage.")
 

@@ -45,7 +45,7 @@ class VersionWatcher(Generic[T]):
         self._refused: Deployment | None = None
         self._retry_at = 0.0
         self.current_ref: str | None = None
-        self.problem: str | None = missing
+        self.problem: str | None = "starting: the store has not been looked at yet"
 
     @property
     def loaded(self) -> Mapping[str, T]:
@@ -88,6 +88,8 @@ class VersionWatcher(Generic[T]):
 
     async def _switch(self, ref: str, wanted: Deployment) -> None:
         started = time.monotonic()
+        if self.current_ref is None and wanted != self._refused:
+            self.problem = f"{ref} is being loaded"
         try:
             if ref not in self._loaded:
                 self._loaded[ref] = await asyncio.to_thread(self._load, wanted)

@@ -29,6 +29,13 @@ class ModelType(StrEnum):
     cross = "cross"
 
 
+class Cutoff(StrEnum):
+    """Whether a list of results ends by itself."""
+
+    none = "none"
+    auto = "auto"
+
+
 class Split(StrEnum):
     train = "train"
     dev = "dev"

@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from diptych.cli.common import DEFAULT_STORE, ModelType, StoreOption, console, extra, told_plainly
+from diptych.cli.common import DEFAULT_STORE, Cutoff, ModelType, StoreOption, console, extra, told_plainly
 
 if TYPE_CHECKING:
     from diptych.searching import Searcher
+    from shared.schemas import Answer
+    from shared.scoring import Cut
 
 app = typer.Typer(help="Find pictures by words, or words by a picture.", no_args_is_help=True)
 
 Type = Annotated[ModelType, typer.Option("--model-type", "--model_type", help="dual, or cross to rerank.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, max=1000, help="How many results.")]
+MinScore = Annotated[float, typer.Option(help="Leave out what is a match with a probability below this.")]
+CutoffOption = Annotated[
+    Cutoff, typer.Option(help="auto ends the list where its expected F1 is highest, which may be at once.")
+]
 Html = Annotated[Path | None, typer.Option(help="Write a page with the pictures to this file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Gateway = Annotated[str | None, typer.Option(envvar="DIPTYCH_GATEWAY", help="Ask this gateway instead of the store.")]
@@ -30,14 +36,17 @@ def text(
     query: Annotated[str, typer.Argument(help="What should be in the picture.")],
     model_type: Type = ModelType.dual,
     k: K = 5,
+    min_score: MinScore = 0.0,
+    cutoff: CutoffOption = Cutoff.none,
     html: Html = None,
     as_json: Json = False,
     gateway: Gateway = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Find the pictures that fit a text."""
+    cut = _cut(min_score, cutoff)
     with _asking(gateway, store) as searcher:
-        answer = searcher.text_to_image(query, k=k, model_type=model_type.value)
+        answer = searcher.text_to_image(query, k=k, model_type=model_type.value, cut=cut)
         if html is not None:
             from diptych import report
 
@@ -50,7 +59,7 @@ def text(
         table.add_column(column)
     for rank, result in enumerate(answer.results, 1):
         table.add_row(str(rank), f"{result.score:.3f}", result.image_name, result.image_id)
-    console.print(table)
+    _show(table, answer)
 
 
 @app.command()
@@ -58,14 +67,17 @@ def image(
     query: Annotated[Path, typer.Argument(help="A picture file.")],
     model_type: Type = ModelType.dual,
     k: K = 5,
+    min_score: MinScore = 0.0,
+    cutoff: CutoffOption = Cutoff.none,
     html: Html = None,
     as_json: Json = False,
     gateway: Gateway = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Find the captions that fit a picture."""
+    cut = _cut(min_score, cutoff)
     with _asking(gateway, store) as searcher:
-        answer = searcher.image_to_text(query, k=k, model_type=model_type.value)
+        answer = searcher.image_to_text(query, k=k, model_type=model_type.value, cut=cut)
         if html is not None:
             from diptych import report
 
@@ -78,7 +90,22 @@ def image(
         table.add_column(column)
     for rank, result in enumerate(answer.results, 1):
         table.add_row(str(rank), f"{result.score:.3f}", result.caption)
+    _show(table, answer)
+
+
+def _show(table: Table, answer: Answer) -> None:
     console.print(table)
+    if answer.left_out:
+        console.print(f"{answer.left_out} less likely left out")
+
+
+def _cut(min_score: float, cutoff: Cutoff) -> Cut:
+    from shared.scoring import Cut
+
+    try:
+        return Cut(min_score, cutoff.value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--min-score") from error
 
 
 @contextmanager
@@ -88,5 +115,6 @@ def _asking(gateway: str | None, store: Path) -> Iterator[Searcher]:
         from diptych import DiptychError
         from diptych.searching import SearchError, open_searcher
         from shared.artifacts import ArtifactError
-    with told_plainly(ArtifactError, DiptychError, SearchError, OSError):
+        from shared.engines.images import ImageError
+    with told_plainly(ArtifactError, DiptychError, ImageError, SearchError, OSError):
         yield open_searcher(gateway, store)

@@ -64,8 +64,6 @@ def create(settings: DemoSettings) -> FastAPI:
         _no_problems,
         max_body_bytes=settings.max_upload_bytes + _FORM_OVERHEAD,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
         openapi_url=None,
     )
     app.add_middleware(ContentPolicyMiddleware)

@@ -54,13 +54,14 @@ _PLAIN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 _SEARCH: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "trigger_mode": "always_last"}
 
 
-def _options(max_results: int) -> tuple[gr.Radio, gr.Slider]:
+def _options(max_results: int) -> tuple[gr.Radio, gr.Slider, gr.Checkbox]:
     with gr.Row(elem_classes="options"):
         model_type = gr.Radio(
             [(title, name) for name, title in render.MODELS.items()], value="dual", label="Model", min_width=260
         )
         k = gr.Slider(1, max_results, value=min(6, max_results), step=1, label="Results", min_width=200, buttons=[])
-    return model_type, k
+        only_likely = gr.Checkbox(False, label="Only likely matches", min_width=160)
+    return model_type, k, only_likely
 
 
 def _pictures_tab(search: Search, examples: Sequence[str], max_results: int) -> None:
@@ -76,7 +77,7 @@ def _pictures_tab(search: Search, examples: Sequence[str], max_results: int) -> 
     chips = gr.Dataset(
         components=[text], samples=[[example] for example in examples], label="Try one of these", elem_id="examples"
     )
-    model_type, k = _options(max_results)
+    model_type, k, only_likely = _options(max_results)
     line = gr.HTML(elem_id="pictures-line")
     found = gr.Gallery(
         show_label=False,
@@ -88,12 +89,14 @@ def _pictures_tab(search: Search, examples: Sequence[str], max_results: int) -> 
         elem_id="pictures",
     )
 
-    async def pictures(text: str, model_type: ModelType, k: int) -> tuple[list[tuple[Path, str]], str]:
-        pictures, line = await search.pictures(text, model_type, k)
+    async def pictures(
+        text: str, model_type: ModelType, k: int, only_likely: bool
+    ) -> tuple[list[tuple[Path, str]], str]:
+        pictures, line = await search.pictures(text, model_type, k, only_likely)
         return [(picture.path, picture.caption) for picture in pictures], line
 
-    asked: dict[str, Any] = {"inputs": [text, model_type, k], "outputs": [found, line], **_SEARCH}
-    gr.on([text.submit, model_type.input, k.release], pictures, **asked)
+    asked: dict[str, Any] = {"inputs": [text, model_type, k, only_likely], "outputs": [found, line], **_SEARCH}
+    gr.on([text.submit, model_type.input, k.release, only_likely.input], pictures, **asked)
     chips.click(lambda sample: sample[0], chips, text, **_PLAIN).then(pictures, **asked)
 
 
@@ -134,11 +137,11 @@ def _captions_tab(search: Search, examples: Sequence[str], max_results: int) -> 
                 visible=False,
                 elem_id="samples",
             )
-            model_type, k = _options(max_results)
+            model_type, k, only_likely = _options(max_results)
         with gr.Column(scale=3, min_width=320):
             line = gr.HTML(elem_id="captions-line")
             found = gr.HTML(elem_id="captions")
-    asked: dict[str, Any] = {"inputs": [picture, model_type, k], "outputs": [found, line], **_SEARCH}
-    gr.on([picture.input, model_type.input, k.release], search.captions, **asked)
+    asked: dict[str, Any] = {"inputs": [picture, model_type, k, only_likely], "outputs": [found, line], **_SEARCH}
+    gr.on([picture.input, model_type.input, k.release, only_likely.input], search.captions, **asked)
     samples.select(choose, shown, picture, **_PLAIN).then(search.captions, **asked)
     return {"fn": show_samples, "inputs": None, "outputs": [shown, samples], **_PLAIN}

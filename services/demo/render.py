@@ -28,6 +28,7 @@ def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -
     noun = "picture" if isinstance(found, TextToImageResponse) else "caption"
     parts = [
         f"{count} {noun}{'' if count == 1 else 's'}",
+        f"{found.left_out} less likely left out" if found.left_out else "",
         MODELS[found.model_type],
         f"model {found.model_version}",
         f"index {found.index_version}",
@@ -40,6 +41,8 @@ def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -
             f'<div class="notice" role="status">{MODELS[asked]} could not be had just now: '
             f"these results are ranked by the {MODELS[found.model_type].lower()}.</div>"
         )
+    if not count and found.left_out:
+        notice += hint(f"Most likely no {noun} here is a match.")
     return f'{notice}<p class="answer">{line}</p>'
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from services.demo import render
 from services.demo.thumbnails import Thumbnails
 from shared.client import AsyncClient, DiptychError
-from shared.schemas import ModelType
+from shared.schemas import Cutoff, ModelType
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Search:
         except DiptychError as error:
             return render.problem(error)
 
-    async def pictures(self, text: str, model_type: ModelType, k: int) -> tuple[list[Picture], str]:
+    async def pictures(self, text: str, model_type: ModelType, k: int, only_likely: bool) -> tuple[list[Picture], str]:
         """Photos that match the text, best first, and the HTML of the line above them."""
         if not text.strip():
             return [], render.hint("Type what the picture should show, or choose an example.")
         try:
-            answer = await self._client.text_to_image(text, k=int(k), model_type=model_type)
+            answer = await self._client.text_to_image(text, int(k), model_type, cutoff=_cutoff(only_likely))
             shown = [
                 (found.image_id, f"{render.percent(found.score)} · {found.image_name}") for found in answer.results
             ]
@@ -49,12 +49,12 @@ class Search:
             return [], render.problem(error)
         return pictures, render.answer(answer, model_type)
 
-    async def captions(self, path: str | None, model_type: ModelType, k: int) -> tuple[str, str]:
+    async def captions(self, path: str | None, model_type: ModelType, k: int, only_likely: bool) -> tuple[str, str]:
         """The HTML of the captions that match the uploaded file, and of the line above them."""
         if path is None:
             return "", render.hint("Drop, paste or take a picture, or choose one of the collection.")
         try:
-            answer = await self._client.image_to_text(Path(path), k=int(k), model_type=model_type)
+            answer = await self._client.image_to_text(Path(path), int(k), model_type, cutoff=_cutoff(only_likely))
         except DiptychError as error:
             return "", render.problem(error)
         return render.captions(answer.results), render.answer(answer, model_type)
@@ -72,3 +72,7 @@ class Search:
         """The photos by id and caption. One that cannot be had (its file was deleted) is left out."""
         paths = await asyncio.gather(*(self._thumbnails.get(image_id) for image_id, _ in shown))
         return [Picture(path, caption) for path, (_, caption) in zip(paths, shown, strict=True) if path is not None]
+
+
+def _cutoff(only_likely: bool) -> Cutoff:
+    return "auto" if only_likely else "none"

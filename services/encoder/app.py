@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect
 
 from services.encoder.hangup import while_connected
 from services.encoder.lanes import Embedding, Lanes, Pairs
@@ -65,10 +64,6 @@ def create(settings: EncoderSettings) -> FastAPI:
         await asyncio.gather(watching, return_exceptions=True)
 
     app = create_app("encoder", problems, max_body_bytes=settings.max_body_bytes, lifespan=lifespan)
-
-    @app.exception_handler(ClientDisconnect)
-    async def on_hangup(_request: Request, _error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it but our log and metrics; the number is nginx's
 
     @app.get("/status", summary="What is loaded")
     async def status() -> EncoderStatus:

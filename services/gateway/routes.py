@@ -16,16 +16,32 @@ from services.gateway.wiring import Connected
 from shared.problems import Problem
 from shared.schemas import (
     CaptionResult,
+    Cutoff,
     ImageResult,
     ImageToTextResponse,
     ModelsResponse,
     ModelType,
     TextToImageResponse,
 )
+from shared.scoring import Cut
 
 _MULTIPART = "multipart/form-data"
 _MODEL_TYPE = Form(
     "dual", media_type=_MULTIPART, description="Rank by the dual encoder alone, or let cross-attention rerank its best."
+)
+_MIN_SCORE = Form(
+    0.0,
+    media_type=_MULTIPART,
+    ge=0,
+    le=1,
+    allow_inf_nan=False,
+    description="Leave out results that are a match with a probability (`score`) below this.",
+)
+_CUTOFF = Form(
+    "none",
+    media_type=_MULTIPART,
+    description="With `auto` the list ends where its expected F1 is highest, judged by the scores of the `k` best. "
+    "It may be empty: when most likely none of them is a match.",
 )
 _ALWAYS = {
     "overloaded": "256 requests are being worked on; ask again in a second",
@@ -67,16 +83,21 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         text: str = text_field,
         model_type: ModelType = _MODEL_TYPE,
         k: int = k_field,
+        min_score: float = _MIN_SCORE,
+        cutoff: Cutoff = _CUTOFF,
     ) -> TextToImageResponse:
         """Photos of the collection, best match first.
 
         With `model_type=cross` the best of the dual encoder are reranked by cross-attention. When that cannot be had,
         the dual encoder's answer comes, with `degraded` true, and the header `X-Diptych-Degraded` names the problem.
+
+        Scores are calibrated probabilities, so a list can end where matches do: `min_score` and `cutoff` take its tail
+        away, and `left_out` counts what they took.
         """
         words = text.strip()
         if not words:
             raise Problem("invalid-request", f"text is blank ({text[:20]!r}): write what the photo should show")
-        answer = await gateway.search.answer(Query(words), model_type, k)
+        answer = await gateway.search.answer(Query(words), model_type, k, Cut(min_score, cutoff))
         results = [
             ImageResult(
                 image_path=f"/images/{hit.item['id']}",
@@ -106,10 +127,12 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         image: UploadFile = image_field,
         model_type: ModelType = _MODEL_TYPE,
         k: int = k_field,
+        min_score: float = _MIN_SCORE,
+        cutoff: Cutoff = _CUTOFF,
     ) -> ImageToTextResponse:
         """Captions of the collection, best match first; of captions with the same words only one.
 
-        `model_type` works as it does for `/text-to-image`.
+        `model_type`, `min_score` and `cutoff` work as they do for `/text-to-image`.
         """
         name = (image.filename or "image")[:255]
         data = await image.read()
@@ -120,7 +143,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
                 "body-too-large",
                 f"{name!r} has {len(data):,} bytes, the limit is {settings.max_upload_bytes:,}: send a smaller picture",
             )
-        answer = await gateway.search.answer(Query(data), model_type, k)
+        answer = await gateway.search.answer(Query(data), model_type, k, Cut(min_score, cutoff))
         results = [
             CaptionResult(
                 caption=hit.item["caption"],
@@ -208,6 +231,7 @@ def _about(answer: Answer, response: Response) -> dict[str, Any]:
         "model_version": ranking.model,
         "index_version": ranking.index,
         "degraded": ranking.degraded is not None,
+        "left_out": answer.left_out,
         "cached": answer.cached,
         "timings_ms": answer.milliseconds,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from services.gateway import metrics
@@ -19,6 +20,7 @@ from services.gateway.pairing import Pair, Pairing
 from shared import scoring
 from shared.problems import Problem
 from shared.schemas import ModelType
+from shared.scoring import Cut
 from shared.telemetry import log
 from shared.wire import WireError
 
@@ -65,9 +67,12 @@ class Ranking(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
+    """``left_out`` counts the hits that a cut took away."""
+
     ranking: Ranking
     cached: bool
     milliseconds: dict[str, float]
+    left_out: int = 0
 
 
 class Search:
@@ -84,12 +89,17 @@ class Search:
         self._max_rerank = max_rerank
         self._in_flight: Coalescer[Answer] = Coalescer()
 
-    async def answer(self, query: Query, model_type: ModelType, k: int) -> Answer:
-        """The ``k`` best matches, fewer when the collection is smaller. Raises :class:`Problem`."""
+    async def answer(self, query: Query, model_type: ModelType, k: int, cut: Cut) -> Answer:
+        """The ``k`` best matches, fewer when the collection is smaller or ``cut`` leaves some out. Raises
+        :class:`Problem`. What is cached, and shared with equal queries, is uncut."""
         total = Timings()
         with total.stage("total"):
             found = await self._pairing.run(lambda pair: self._by(pair, query, model_type, k))
-        return Answer(found.ranking, found.cached, {**found.milliseconds, **total.milliseconds})
+            hits = found.ranking.hits
+            kept = hits[: cut.kept(np.array([hit.score for hit in hits]))]
+        ranking = found.ranking.model_copy(update={"hits": kept})
+        timings = {**found.milliseconds, **total.milliseconds}
+        return Answer(ranking, found.cached, timings, left_out=len(hits) - len(kept))
 
     async def _by(self, pair: Pair, query: Query, model_type: ModelType, k: int) -> Answer:
         if model_type == "cross" and not pair.model.has_reranker:

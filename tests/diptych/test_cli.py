@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -17,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from diptych.cli import app
 from shared.artifacts import ArtifactStore, Ref
+from shared.scoring import Cut
 from tests.support.variants import described
 
 HELP_WIDTH = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -173,6 +177,31 @@ def test_a_picture_finds_captions(shelf: Shelf, model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["dual", "cross"])
+@pytest.mark.parametrize("question", [("text", CAPTION), ("image", "ball-red-green.jpg")])
+def test_the_tail_can_be_cut(shelf: Shelf, model_type: str, question: tuple[str, str]) -> None:
+    asked = ("search", question[0], question[1] if question[0] == "text" else shelf.photos / question[1])
+    options = ("--model_type", model_type, "-k", 8, "--store", shelf.store)
+
+    def answer(*cut: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run(*asked, *options, "--json", *cut).stdout)
+        return found
+
+    everything = answer()
+    scores = [result["score"] for result in everything["results"]]
+    assert (len(scores), everything["left_out"]) == (8, 0)
+    for cut, kept in (
+        (("--min-score", scores[2]), sum(score >= scores[2] for score in scores)),
+        (("--min-score", 1), 0),
+        (("--cutoff", "auto"), Cut(cutoff="auto").kept(np.array(scores))),
+    ):
+        found = answer(*cut)
+        assert found["results"] == everything["results"][:kept]
+        assert found["left_out"] == 8 - kept
+    assert "8 less likely left out" in run(*asked, *options, "--min-score", 1).stdout
+    assert "left out" not in run(*asked, *options).stdout
+
+
+@pytest.mark.parametrize("model_type", ["dual", "cross"])
 def test_more_than_there_is_gives_all_there_is(shelf: Shelf, model_type: str) -> None:
     options = ("--model_type", model_type, "-k", 1000, "--json", "--store", shelf.store)
     pictures = json.loads(run("search", "text", CAPTION, *options).stdout)["results"]
@@ -192,6 +221,20 @@ def test_the_page_holds_the_pictures(shelf: Shelf, tmp_path: Path) -> None:
     run("search", "image", shelf.photos / "car-red-blue.jpg", "-k", 2, "--html", page, "--store", shelf.store)
     assert page.read_text().count("<tr>") == 2
     assert page.read_text().count('src="data:image/jpeg;base64,') == 1
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".png", ".gif", ".webp", ".jpg"])
+def test_the_page_shows_every_picture_in_a_format_that_browsers_know(shelf: Shelf, tmp_path: Path, suffix: str) -> None:
+    photo, page = tmp_path / f"photo{suffix}", tmp_path / "page.html"
+    with Image.open(shelf.photos / "car-red-blue.jpg") as opened:
+        size = opened.size
+        opened.save(photo)
+    run("search", "image", photo, "-k", 1, "--html", page, "--store", shelf.store)
+    (found,) = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', page.read_text())
+    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as shown:
+        assert shown.get_format_mimetype() == f"image/{found[0]}"
+        assert found[0] in {"jpeg", "png", "gif", "webp"}
+        assert shown.size == size
 
 
 @pytest.fixture
@@ -306,6 +349,9 @@ def test_trouble_ends_in_a_sentence(shelf: Shelf, tmp_path: Path, trouble: str) 
         ("search", "text", "a dog", "-k", 0),
         ("search", "text", "a dog", "-k", 10**9),
         ("search", "text", "a dog", "--model_type", "triple"),
+        ("search", "text", "a dog", "--min-score", "nan"),
+        ("search", "image", "a.jpg", "--min-score", 1.5),
+        ("search", "text", "a dog", "--cutoff", "sharp"),
         ("train", "dual", "--data", ".", "--device", "toaster"),
         ("train", "dual", "--data", ".", "--epochs", 0),
         ("artifacts", "prune", "--keep", 0),

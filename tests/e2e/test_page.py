@@ -109,6 +109,22 @@ def test_an_example_and_the_cross_model_and_the_number_of_results(page: Page) ->
     expect(page.locator("#pictures .caption-label")).to_have_count(3)
 
 
+@EACH_WAY
+def test_only_likely_matches(page: Page, client: Client) -> None:
+    """The tick takes the tail of pictures and captions away, and gives it back."""
+    expected = client.text_to_image(EXAMPLES[0], k=6, cutoff="auto")
+    page.get_by_role("button", name=EXAMPLES[0]).click()
+    expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
+    page.get_by_label("Only likely matches").first.check()
+    expect(page.locator("#pictures-line")).to_contain_text(f"{len(expected.results)} picture")
+    expect(page.locator("#pictures .caption-label")).to_have_count(len(expected.results))
+    if expected.left_out:
+        expect(page.locator("#pictures-line")).to_contain_text(f"{expected.left_out} less likely left out")
+    assert_fits(page)
+    page.get_by_label("Only likely matches").first.uncheck()
+    expect(page.locator("#pictures .caption-label")).to_have_count(6)
+
+
 def test_a_picture_opens_large(page: Page) -> None:
     page.get_by_role("button", name=EXAMPLES[2]).click()
     page.locator("#pictures .thumbnail-lg").first.click()
@@ -162,3 +178,23 @@ def test_a_gateway_that_is_away_is_a_sentence_and_comes_back(page: Page, stack: 
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_the_gateway_s_docs_work_without_any_other_host(browser: Browser, stack: Stack) -> None:
+    """A route opened and tried out, as a reader does."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(f"{stack.url('gateway')}/docs")
+    page.get_by_role("button", name="POST /text-to-image").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table .response-col_status")).to_contain_text("200")
+    page.screenshot(path=SCREENSHOTS / "docs.png")
+    page.close()
+    assert errors == []
+    assert any(address.endswith("/text-to-image") for address in asked)
+    assert [address for address in asked if not address.startswith((stack.url("gateway"), "data:", "blob:"))] == []

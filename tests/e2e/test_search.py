@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 from redis import Redis
 
 from shared.client import AsyncClient, Client, DiptychError
 from shared.schemas import ModelType
+from shared.scoring import Cut
 from tests.support.load import same
 from tests.support.oracle import Oracle
 from tests.support.photos import draw
@@ -121,6 +123,31 @@ def test_what_was_asked_before_comes_from_the_cache(client: Client, photo: Path)
     assert not client.image_to_text(photo, k=7).cached
     renamed = client.image_to_text(photo.read_bytes(), k=7)
     assert (renamed.cached, renamed.query_image) == (True, "image")
+
+
+def test_the_tail_can_be_cut(client: Client, photo: Path, model_type: ModelType) -> None:
+    """One ranking in the cache answers every cut of it."""
+    for ask in (
+        lambda **cut: client.text_to_image("a red ball on blue", 20, model_type, **cut),
+        lambda **cut: client.image_to_text(photo, 20, model_type, **cut),
+    ):
+        everything = ask()
+        scores = [found.score for found in everything.results]
+        assert everything.left_out == 0
+        for cut in (Cut(scores[7]), Cut(1.0), Cut(cutoff="auto"), Cut(scores[3], "auto")):
+            answer = ask(min_score=cut.min_score, cutoff=cut.cutoff)
+            assert answer.cached
+            assert answer.results == everything.results[: cut.kept(np.array(scores))]
+            assert answer.left_out == len(scores) - len(answer.results)
+        assert ask().results == everything.results
+
+
+async def test_the_asynchronous_client_cuts_too(stack: Stack, photo: Path) -> None:
+    async with AsyncClient(stack.url("gateway"), retries=0) as client:
+        assert (await client.text_to_image("a dog", k=3, min_score=1.0)).left_out == 3
+        assert (await client.image_to_text(photo, k=3, min_score=1.0)).left_out == 3
+        with pytest.raises(DiptychError, match="'nan'"):
+            await client.text_to_image("a dog", min_score=float("nan"))
 
 
 def test_garbage_in_the_cache_is_computed_anew(client: Client, stack: Stack) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from shared.http import create_app
 from shared.problems import Problem
@@ -38,7 +44,27 @@ def application(problems: list[str]) -> FastAPI:
             raise Problem("overloaded", "come back later", retry_after=3, queue=7)
         return number
 
+    @app.get("/half")
+    async def half() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"half of an answer"
+            raise ZeroDivisionError("and no more")
+
+        return StreamingResponse(parts())
+
     return app
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[int]:
+    """The application behind the server that runs it in earnest; gives its port."""
+    server = uvicorn.Server(uvicorn.Config(application([]), port=0, log_config=None, access_log=False))
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield int(server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = True
+    await running
 
 
 @pytest.fixture
@@ -138,6 +164,47 @@ async def test_a_crash_is_a_problem_that_keeps_its_secrets(client: httpx.AsyncCl
     is_problem(answer, 500, "internal-error")
     assert answer.headers["x-request-id"] == "abc"
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(("path", "by_us", "by_the_server"), [("/things/0", 1, 0), ("/half", 0, 1)])
+async def test_a_crash_is_logged_once(
+    caplog: pytest.LogCaptureFixture, path: str, by_us: int, by_the_server: int
+) -> None:
+    async with serving() as port, httpx.AsyncClient() as client:
+        with capture_logs() as logs:
+            try:
+                answered = (await client.get(f"http://127.0.0.1:{port}{path}")).status_code == 500
+            except httpx.RemoteProtocolError:
+                answered = False  # half an answer must not pass for a whole one
+    assert answered == bool(by_us)
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["unhandled"] * by_us
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == by_the_server
+
+
+@pytest.mark.parametrize("path", ["/bytes", "/form"])
+async def test_a_caller_who_hangs_up_in_the_middle_of_an_upload_is_no_error(
+    caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    before = counted(route=path, method="POST", status="499")
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nbegins'
+    )
+    async with serving() as port:
+        with capture_logs() as logs:
+            _, upload = await asyncio.open_connection("127.0.0.1", port)
+            upload.write(head.encode())
+            await upload.drain()
+            while not REGISTRY.get_sample_value("diptych_http_requests_in_flight", {"service": "shell"}):
+                await asyncio.sleep(0.01)
+            upload.close()
+            await upload.wait_closed()
+            async with asyncio.timeout(60):
+                while counted(route=path, method="POST", status="499") == before:
+                    await asyncio.sleep(0.01)
+    assert [(entry["event"], entry["log_level"], entry["status"]) for entry in logs] == [("request", "info", 499)]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_safe_request_id_is_echoed(client: httpx.AsyncClient) -> None:

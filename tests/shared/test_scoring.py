@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.schemas import Calibration, Scoring
-from shared.scoring import probability, rank_cross, rank_dual
+from shared.scoring import Cut, expected_f1, probability, rank_cross, rank_dual
 
 SCORING = Scoring(dual=Calibration(scale=10, bias=-3), cross=Calibration(scale=0.5, bias=-1), similarity_weight=4.0)
 COSINES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20)
+FALLING = st.lists(st.floats(0, 1), max_size=8).map(lambda scores: sorted(scores, reverse=True))
 LOGITS = st.lists(st.floats(-50, 50, width=32), max_size=20)
 
 
@@ -49,3 +51,63 @@ def test_cross_orders_the_reranked_and_leaves_the_rest_below(cosines: list[float
     assert (np.diff(scores) <= 0).all()
     assert ((scores >= 0) & (scores <= 1)).all()
     np.testing.assert_allclose(scores[:depth], probability(raw[order[:depth]], SCORING.cross))
+
+
+def f1_by_enumeration(scores: list[float]) -> list[float]:
+    """Every way in which the results can be matches or not, weighted by its probability."""
+    expected = [0.0] * (len(scores) + 1)
+    for matches in itertools.product([False, True], repeat=len(scores)):
+        chance = math.prod(p if match else 1 - p for p, match in zip(scores, matches, strict=True))
+        for length in range(len(scores) + 1):
+            both = length + sum(matches)
+            expected[length] += chance * (2 * sum(matches[:length]) / both if both else 1.0)
+    return expected
+
+
+@settings(deadline=None)
+@given(FALLING)
+def test_expected_f1_is_the_mean_over_all_that_may_be(scores: list[float]) -> None:
+    np.testing.assert_allclose(expected_f1(np.array(scores)), f1_by_enumeration(scores), atol=1e-12)
+
+
+@pytest.mark.parametrize("matches", [0, 1, 400, 1000])
+def test_a_thousand_results_of_which_so_many_are_certain(matches: int) -> None:
+    scores = np.array([1.0] * matches + [0.0] * (1000 - matches))
+    lengths = np.arange(1001)
+    f1 = np.where(lengths + matches, 2 * np.minimum(lengths, matches) / np.maximum(lengths + matches, 1), 1)
+    np.testing.assert_allclose(expected_f1(scores), f1, atol=1e-9)
+    assert Cut(cutoff="auto").kept(scores) == matches
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([], 0),
+        ([0.9, 0.8, 0.02, 0.01], 2),
+        ([0.9, 0.85, 0.8, 0.75, 0.7], 5),
+        ([0.6, 0.01, 0.01], 1),
+        ([0.05, 0.04, 0.03], 0),  # nothing is the best guess
+        ([0.3] * 20, 20),  # each unlikely, but six of them are to be expected
+    ],
+)
+def test_the_adaptive_cut(scores: list[float], kept: int) -> None:
+    assert Cut(cutoff="auto").kept(np.array(scores)) == kept
+
+
+def test_a_lowest_score_leaves_out_what_is_below_it() -> None:
+    scores = np.array([0.9, 0.5, 0.5, 0.2, 0.0])
+    assert [Cut(least).kept(scores) for least in (0.0, 0.2, 0.21, 0.5, 0.51, 1.0)] == [5, 4, 3, 3, 1, 0]
+    assert Cut(1.0).kept(np.ones(3)) == 3
+
+
+@settings(deadline=None)
+@given(FALLING, st.floats(0, 1))
+def test_both_cuts_together_are_the_stricter_of_the_two(scores: list[float], least: float) -> None:
+    given_ = np.array(scores)
+    assert Cut(least, "auto").kept(given_) == min(Cut(least).kept(given_), Cut(cutoff="auto").kept(given_))
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1, math.nan, math.inf])
+def test_a_lowest_score_is_a_probability(least: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1, not"):
+        Cut(least)

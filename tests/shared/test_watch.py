@@ -77,6 +77,23 @@ async def test_the_pointer_is_followed_from_the_first_look(models: Models) -> No
     assert models.loads == ["small/1"]
 
 
+async def test_while_the_first_is_loaded_it_says_so_and_not_that_there_is_none(models: Models) -> None:
+    watcher = models.watcher()
+    with pytest.raises(Problem, match="starting"):
+        watcher.get(None)
+    models.serve("1")
+    models.may_load.clear()
+    looking = asyncio.create_task(watcher.look())
+    while not models.loads:
+        await asyncio.sleep(0.01)
+    with pytest.raises(Problem, match="small/1 is being loaded") as caught:
+        watcher.get(None)
+    assert (caught.value.slug, caught.value.retry_after) == ("not-ready", 1)
+    models.may_load.set()
+    await looking
+    assert watcher.problem is None
+
+
 async def test_run_notices_what_changes(models: Models) -> None:
     watcher = models.watcher()
     running = asyncio.create_task(watcher.run())

@@ -61,11 +61,11 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: P
     url = f"http://127.0.0.1:{free_port()}"
     async with AsyncClient(url, retries=0) as client:
         search = Search(client, Thumbnails(client, tmp_path))
-        pictures, line = await search.pictures("a fox", "dual", 3)
+        pictures, line = await search.pictures("a fox", "dual", 3, False)
         assert pictures == []
         assert "The gateway cannot be reached" in line
         assert url in line
-        captions, line = await search.captions(__file__, "dual", 3)
+        captions, line = await search.captions(__file__, "dual", 3, False)
         assert captions == ""
         assert "The gateway cannot be reached" in line
         assert "The gateway cannot be reached" in await search.collection()
@@ -75,5 +75,5 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: P
 async def test_nothing_to_ask_with_is_a_hint(tmp_path: Path) -> None:
     async with AsyncClient(f"http://127.0.0.1:{free_port()}", retries=0) as client:
         search = Search(client, Thumbnails(client, tmp_path))
-        assert "Type what" in (await search.pictures("  ", "dual", 3))[1]
-        assert "Drop, paste or take" in (await search.captions(None, "dual", 3))[1]
+        assert "Type what" in (await search.pictures("  ", "dual", 3, False))[1]
+        assert "Drop, paste or take" in (await search.captions(None, "dual", 3, True))[1]

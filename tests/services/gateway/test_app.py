@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -60,6 +61,11 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (TEXT, fields(text="a dog", k="9" * 6000), 422, "(6,000 characters)"),
     (TEXT, fields(text="a dog", model_type="blip"), 422, "'dual' or 'cross', not 'blip'"),
     (TEXT, fields(text="a dog", k="0", model_type="blip"), 422, "; "),
+    *(
+        (TEXT, fields(text="a dog", min_score=bad), 422, f"'{bad}'")
+        for bad in ("nan", "inf", "-0.01", "1.01", "likely")
+    ),
+    (TEXT, fields(text="a dog", cutoff="magic"), 422, "'none' or 'auto', not 'magic'"),
     (TEXT, multipart("Content-Disposition: form-data", b"nameless"), 422, ""),
     (TEXT, {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data; boundary=xXx"}}, 422, ""),
     (TEXT, {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data"}}, 422, "boundary"),
@@ -69,6 +75,8 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (IMAGE, {"files": {"image": ("large.jpg", b"x" * (LIMIT + 1))}}, 413, "'large.jpg' has 100,001 bytes"),
     (IMAGE, {"files": {"image": ("huge.jpg", b"x" * 50 * LIMIT)}}, 413, "over the limit"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"k": "0"}}, 422, "'0'"),
+    (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"min_score": "nan"}}, 422, "min_score"),
+    (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"cutoff": "5"}}, 422, "'5'"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"model_type": ""}}, 503, "does not answer"),
 ]
 
@@ -147,6 +155,22 @@ def test_the_front_door_leads_to_the_docs(gateway: TestClient) -> None:
     assert "Diptych" in gateway.get("/docs").text
 
 
+def test_the_docs_and_all_they_load_are_served_from_here(gateway: TestClient) -> None:
+    page = gateway.get("/docs")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "//" not in page.text.replace("<!-- ", "").replace("// ", "")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for address in loaded:
+        file = gateway.get(str(page.url.join(address)))
+        assert file.status_code == 200
+        assert file.headers["Content-Type"].split("/")[0] in {"text", "image"}
+        assert len(file.content) > 500
+    assert gateway.get("/docs/../pyproject.toml").status_code == 404
+    assert gateway.get("/docs/nothing.js").headers["Content-Type"] == MEDIA_TYPE
+    assert gateway.get("/redoc").status_code == 404
+
+
 def test_the_description_has_the_seed_interface_and_its_problems(gateway: TestClient) -> None:
     description = gateway.get("/openapi.json").json()
     forms = description["components"]["schemas"]
@@ -155,7 +179,7 @@ def test_the_description_has_the_seed_interface_and_its_problems(gateway: TestCl
         (media_type,) = operation["requestBody"]["content"]
         assert media_type == "multipart/form-data"
         form = forms[operation["requestBody"]["content"][media_type]["schema"]["$ref"].rpartition("/")[2]]
-        assert set(form["properties"]) == {content, "model_type", "k"}
+        assert set(form["properties"]) == {content, "model_type", "k", "min_score", "cutoff"}
         assert form["required"] == [content]
         assert form["properties"]["model_type"]["enum"] == ["dual", "cross"]
         assert (form["properties"]["k"]["minimum"], form["properties"]["k"]["maximum"]) == (1, 1000)
