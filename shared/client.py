@@ -171,7 +171,7 @@ class Client:
         """The ``k`` photos that match ``text`` best; ``model_type`` "cross" reranks them by cross-attention.
 
         Without those that are a match with a probability under ``min_score``, and with ``cutoff`` "auto" only as far as
-        the list has the highest expected F1, which may be nowhere: then most likely none of the ``k`` is a match.
+        the list has the highest expected F1.
         """
         return self._ask(_text_to_image(text, k, model_type, min_score, cutoff))
 

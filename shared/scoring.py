@@ -48,8 +48,8 @@ def rank_cross(cosines: Floats, logits: Floats, scoring: Scoring) -> tuple[npt.N
 @dataclass(frozen=True)
 class Cut:
     """Where a ranked list ends: before the first result that is a match with a probability under ``min_score``, and,
-    when ``cutoff`` is "auto", where the list has the highest expected F1. Raises ValueError for a ``min_score`` that is
-    no probability."""
+    when ``cutoff`` is "auto", where the list has the highest expected F1, but after the first result: what is cut is a
+    tail. Raises ValueError for a ``min_score`` that is no probability."""
 
     min_score: float = 0.0
     cutoff: Cutoff = "none"
@@ -61,14 +61,13 @@ class Cut:
     def kept(self, scores: Floats) -> int:
         """How many of the results with these probabilities (n,), best first, are kept: none to n."""
         likely = int(np.count_nonzero(np.asarray(scores) >= self.min_score))
-        return likely if self.cutoff == "none" else min(likely, int(np.argmax(expected_f1(scores))))
+        return likely if self.cutoff == "none" or not likely else min(likely, 1 + int(np.argmax(expected_f1(scores))))
 
 
 def expected_f1(scores: Floats) -> Probabilities:
-    """What F1 to expect of the first m of n results, for m = 0 to n (n + 1,), given each one's chance to be a match.
+    """What F1 to expect of the first m of n results, for m = 1 to n (n,), given each one's chance to be a match.
 
-    With matches independent of each other, M of the first m and S of all n, F1 is 2M / (m + S); where there is no match
-    and none is claimed it is 1, so that an empty list is right when all results are unlikely (Lewis, 1995). The
+    With matches independent of each other, M of the first m and S of all n, F1 is 2M / (m + S) (Lewis, SIGIR 1995). The
     expectation is exact, and not the ratio of expectations, which is far off where few matches are to be expected:
     1 / c is the integral of t^(c - 1) over 0 to 1, and t^S has the expectation prod(1 - p + p t), so
 
@@ -80,4 +79,4 @@ def expected_f1(scores: Floats) -> Probabilities:
     claimed = np.cumsum(p / survives, axis=1)
     length = np.arange(1, len(p) + 1)
     density = np.exp(np.log(survives).sum(axis=1, keepdims=True) + length * np.log(t))
-    return np.concatenate([[np.prod(1 - p)], 2 * (weights @ (density * claimed))])
+    return np.asarray(2 * (weights @ (density * claimed)))

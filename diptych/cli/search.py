@@ -23,9 +23,7 @@ app = typer.Typer(help="Find pictures by words, or words by a picture.", no_args
 Type = Annotated[ModelType, typer.Option("--model-type", "--model_type", help="dual, or cross to rerank.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, max=1000, help="How many results.")]
 MinScore = Annotated[float, typer.Option(help="Leave out what is a match with a probability below this.")]
-CutoffOption = Annotated[
-    Cutoff, typer.Option(help="auto ends the list where its expected F1 is highest, which may be at once.")
-]
+CutoffOption = Annotated[Cutoff, typer.Option(help="auto ends the list where its expected F1 is highest.")]
 Html = Annotated[Path | None, typer.Option(help="Write a page with the pictures to this file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Gateway = Annotated[str | None, typer.Option(envvar="DIPTYCH_GATEWAY", help="Ask this gateway instead of the store.")]

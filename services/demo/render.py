@@ -41,8 +41,6 @@ def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -
             f'<div class="notice" role="status">{MODELS[asked]} could not be had just now: '
             f"these results are ranked by the {MODELS[found.model_type].lower()}.</div>"
         )
-    if not count and found.left_out:
-        notice += hint(f"Most likely no {noun} here is a match.")
     return f'{notice}<p class="answer">{line}</p>'
 
 

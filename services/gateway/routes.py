@@ -41,7 +41,7 @@ _CUTOFF = Form(
     "none",
     media_type=_MULTIPART,
     description="With `auto` the list ends where its expected F1 is highest, judged by the scores of the `k` best. "
-    "It may be empty: when most likely none of them is a match.",
+    "The best one is always kept: what is cut is a tail.",
 )
 _ALWAYS = {
     "overloaded": "256 requests are being worked on; ask again in a second",

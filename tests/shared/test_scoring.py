@@ -55,12 +55,11 @@ def test_cross_orders_the_reranked_and_leaves_the_rest_below(cosines: list[float
 
 def f1_by_enumeration(scores: list[float]) -> list[float]:
     """Every way in which the results can be matches or not, weighted by its probability."""
-    expected = [0.0] * (len(scores) + 1)
+    expected = [0.0] * len(scores)
     for matches in itertools.product([False, True], repeat=len(scores)):
         chance = math.prod(p if match else 1 - p for p, match in zip(scores, matches, strict=True))
-        for length in range(len(scores) + 1):
-            both = length + sum(matches)
-            expected[length] += chance * (2 * sum(matches[:length]) / both if both else 1.0)
+        for length in range(1, len(scores) + 1):
+            expected[length - 1] += chance * 2 * sum(matches[:length]) / (length + sum(matches))
     return expected
 
 
@@ -73,10 +72,10 @@ def test_expected_f1_is_the_mean_over_all_that_may_be(scores: list[float]) -> No
 @pytest.mark.parametrize("matches", [0, 1, 400, 1000])
 def test_a_thousand_results_of_which_so_many_are_certain(matches: int) -> None:
     scores = np.array([1.0] * matches + [0.0] * (1000 - matches))
-    lengths = np.arange(1001)
-    f1 = np.where(lengths + matches, 2 * np.minimum(lengths, matches) / np.maximum(lengths + matches, 1), 1)
+    lengths = np.arange(1, 1001)
+    f1 = 2 * np.minimum(lengths, matches) / (lengths + matches)
     np.testing.assert_allclose(expected_f1(scores), f1, atol=1e-9)
-    assert Cut(cutoff="auto").kept(scores) == matches
+    assert Cut(cutoff="auto").kept(scores) == max(1, matches)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ def test_a_thousand_results_of_which_so_many_are_certain(matches: int) -> None:
         ([0.9, 0.8, 0.02, 0.01], 2),
         ([0.9, 0.85, 0.8, 0.75, 0.7], 5),
         ([0.6, 0.01, 0.01], 1),
-        ([0.05, 0.04, 0.03], 0),  # nothing is the best guess
+        ([0.05, 0.001, 0.001], 1),  # unlikely, and still the likeliest
         ([0.3] * 20, 20),  # each unlikely, but six of them are to be expected
     ],
 )

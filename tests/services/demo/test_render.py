@@ -60,8 +60,6 @@ def test_an_answer_says_versions_and_time_per_stage() -> None:
 def test_an_answer_says_what_was_left_out() -> None:
     assert "4 less likely left out" in render.answer(pictures(2, left_out=4), "dual")
     assert "left out" not in render.answer(pictures(2), "dual")
-    assert "Most likely no picture here is a match" in render.answer(pictures(0, left_out=6), "dual")
-    assert "no picture" not in render.answer(pictures(0), "dual")
 
 
 def test_a_degraded_answer_says_what_ranked_instead() -> None:
