@@ -192,7 +192,7 @@ def test_the_gateway_s_docs_work_without_any_other_host(browser: Browser, stack:
     page.get_by_role("button", name="POST /text-to-image").first.click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
-    expect(page.locator(".live-responses-table .response-col_status")).to_contain_text("200")
+    expect(page.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
     page.screenshot(path=SCREENSHOTS / "docs.png")
     page.close()
     assert errors == []

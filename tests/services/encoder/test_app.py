@@ -250,10 +250,10 @@ async def test_a_model_without_reranker_embeds_and_says_that_it_cannot_rerank(
 
 async def test_an_empty_store_is_not_ready_and_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
     async with _service(tmp_path / "none", ready=False) as client:
+        problem = f"no model is published in {tmp_path / 'none'}: run diptych publish (or diptych up)"
+        await _until(client, lambda status: status["problem"] == problem)
         ready = await client.get("/health/ready")
-        assert ready.status_code == 503
-        (problem,) = ready.json()["problems"]
-        assert problem == f"no model is published in {tmp_path / 'none'}: run diptych publish (or diptych up)"
+        assert (ready.status_code, ready.json()["problems"]) == (503, [problem])
         detail = _refused(await client.post("/embed/text", json={"texts": ["a dog"]}), 503, "not-ready")
         assert detail == problem
         store = ArtifactStore(tmp_path / "none")

@@ -248,8 +248,9 @@ async def test_status_says_what_is_loaded(http: httpx.AsyncClient, shelf: Shelf)
 
 async def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
     async with serving(IndexSettings(store=tmp_path / "nothing", poll_seconds=0.01)) as http:
-        answer = await http.get("/health/ready")
         sentence = f"nothing is indexed in {tmp_path / 'nothing'}: run diptych index build (or diptych up)"
+        await until(http, problem=sentence)
+        answer = await http.get("/health/ready")
         assert (answer.status_code, answer.json()) == (503, {"ready": False, "problems": [sentence]})
         answer = await ask(http, vectors(1, 1))
         assert refused(answer, 503, "not-ready") == sentence
