@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -22,12 +21,21 @@ WEIGHTS = tuple(step / 10 for step in range(11))
 
 @dataclass(frozen=True)
 class Vectors:
-    """A split in the shared space: unit vectors ``images`` (I, D) and ``texts`` (T, D), and the backbone's ``features``
-    (I, C), averaged over the grid."""
+    """A split in the shared space: unit vectors ``images`` (I, D) and ``texts`` (T, D)."""
 
     images: Tensor
     texts: Tensor
-    features: Tensor
+
+    @staticmethod
+    @torch.no_grad()
+    def of(towers: Towers, features: Tensor, means: Tensor) -> Vectors:
+        """From the backbone's mean ``features`` (I, C) and the text tower's ``means`` over words (T, W)."""
+        return Vectors(towers.image.embed(features), towers.text.embed(means))
+
+    @torch.no_grad()
+    def public(self, towers: Towers) -> Vectors:
+        """Less their hubness, as the model gives them out."""
+        return Vectors(towers.photo_vectors(self.images), towers.text_vectors(self.texts))
 
     @property
     def similarity(self) -> npt.NDArray[np.float32]:
@@ -36,19 +44,13 @@ class Vectors:
 
 
 @torch.no_grad()
-def attach(
-    towers: Towers,
-    classifier: Classifier,
-    tokenizer: Tokenizer,
-    dev: Vectors,
-    score: Callable[[npt.NDArray[np.float32]], float],
-) -> tuple[Towers, Vectors]:
-    """The towers with the classifier in them, and ``dev`` as they see it.
+def attach(towers: Towers, classifier: Classifier, tokenizer: Tokenizer, quality: Callable[[Towers], float]) -> Towers:
+    """The towers with the classifier in them.
 
-    What it names counts as much as it can without a loss on dev in ``score`` of the similarities: dev's photos show
-    what training's do, so what it is for cannot be seen there.
+    What it names counts as much as it can without a loss in ``quality``, measured on dev: dev's photos show what
+    training's do, so what it is for cannot be seen there.
     """
-    device = dev.images.device
+    device = towers.log_scale.device
     image = towers.config.image.model_copy(update={"classes": len(classifier.names)})
     named = Towers(TowersConfig(**{**dict(towers.config), "image": image})).to(device).eval()
     named.load_state_dict(towers.state_dict(), strict=False)
@@ -56,15 +58,12 @@ def attach(
     tower.classifier.weight.copy_(classifier.weight)
     tower.classifier.bias.copy_(classifier.bias)
     tower.class_vectors.copy_(_name_vectors(named, classifier.names, tokenizer, device))
-    said = tower.named(dev.features)
-
-    def mixed(weight: float) -> Vectors:
-        return Vectors(F.normalize(dev.images + weight * said, dim=-1), dev.texts, dev.features)
-
-    scores = {weight: score(mixed(weight).similarity) for weight in WEIGHTS}
-    weight = max(weight for weight in WEIGHTS if scores[weight] >= scores[0.0])
-    tower.class_weight.fill_(weight)
-    return named, mixed(weight)
+    scores = {}
+    for weight in WEIGHTS:
+        tower.class_weight.fill_(weight)
+        scores[weight] = quality(named)
+    tower.class_weight.fill_(max(weight for weight in WEIGHTS if scores[weight] >= scores[0.0]))
+    return named
 
 
 def _name_vectors(towers: Towers, names: list[str], tokenizer: Tokenizer, device: torch.device) -> Tensor:
@@ -76,7 +75,9 @@ def _name_vectors(towers: Towers, names: list[str], tokenizer: Tokenizer, device
     mask = torch.tensor([one.attention_mask for one in encoded], device=device)
     text = towers.text
     vectors = map_by_length(
-        lambda rows, longest: text.embed(text.hidden(ids[rows, :longest], mask[rows, :longest]), mask[rows, :longest]),
+        lambda rows, longest: text.embed(
+            text.mean(text.hidden(ids[rows, :longest], mask[rows, :longest]), mask[rows, :longest])
+        ),
         mask,
         100,
     )

@@ -32,12 +32,13 @@ Int64 = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class CrossOptions:
     """``embed_dim`` is the reranker's width. ``negatives`` per list come from the ``hardest`` nearest wrong items; the
-    very nearest captions mostly fit the photo too, so that few of many are better than all of few."""
+    very nearest captions mostly fit the photo too, so that few of many are better than all of few. ``grid_dropout`` is
+    that of the backbone's features, of which there are many for few photos."""
 
     data: Path
     dual: Path
     out: Path
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 48
     lr: float = 1e-3
     embed_dim: int = 128
@@ -48,6 +49,7 @@ class CrossOptions:
     negatives: int = 4
     hardest: int = 300
     dropout: float = 0.1
+    grid_dropout: float = 0.3
     seed: int = 0
     amp: bool | None = None
 
@@ -108,7 +110,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
     dev_set = _features(checkpoint, dev, 1, cache, peers, console)
     images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
     negatives = min(options.negatives, images_for.shape[1], captions_for.shape[1])
-    objective = _Objective(towers, reranker)
+    objective = _Objective(towers, reranker, options.grid_dropout)
     objective.centre(train_set, peers.device)
     sided = np.logical_or.reduceat(train_set.captions.sided, train_set.captions.first[:-1])
 
@@ -177,16 +179,18 @@ def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: in
 class _Objective(nn.Module):
     """The trained parts: both token projections and the reranker."""
 
-    def __init__(self, towers: Towers, reranker: Reranker) -> None:
+    def __init__(self, towers: Towers, reranker: Reranker, grid_dropout: float) -> None:
         super().__init__()
         self.image_tokens = towers.image.token_projection.requires_grad_(True)
+        self.grid_dropout = nn.Dropout(grid_dropout)
         self.text_tokens = towers.text.token_projection.requires_grad_(True)
         self.reranker = reranker
 
     def forward(self, grids: Tensor, words: Tensor, mask: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Grids (I, N, C), words (S, T, W) with a mask (S, T), and the pairs to judge as rows of them, (P,) each ->
         logits (P,), and late interaction of every text with every image (S, I)."""
-        places, tokens = self.image_tokens(grids), self.text_tokens(words)
+        normalise, project = self.image_tokens
+        places, tokens = project(self.grid_dropout(normalise(grids))), self.text_tokens(words)
         return self.judge(places, tokens, mask, image, text), self.reranker.late.every(tokens, mask, places)
 
     def judge(self, places: Tensor, tokens: Tensor, mask: Tensor, image: Tensor, text: Tensor) -> Tensor:
@@ -231,21 +235,23 @@ def _features(
     words = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
     image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
     text_vectors = torch.zeros(len(captions.texts), towers.config.embedding_dim)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for start in track(range(0, len(data), 64), "photos through the tower", console=console):
             rows = slice(start, min(start + 64, len(data)))
             for view in range(views):
                 grid = towers.image.upper(seen.view(rows, view), trained)
                 grids[rows, view] = grid.float().cpu().numpy()
                 if view == 0:
-                    image_vectors[rows] = towers.image.embed(towers.image.hidden(grid), grid).float().cpu()
+                    vectors = towers.photo_vectors(towers.image.embed(grid.float().mean(dim=1)))
+                    image_vectors[rows] = vectors.float().cpu()
         by_length = captions.mask.sum(axis=1).argsort(kind="stable")
         for start in track(range(0, len(by_length), 256), "captions through the tower", console=console):
             chosen = by_length[start : start + 256]
             ids, mask = captions.batch(chosen, device)
             hidden = towers.text.hidden(ids, mask)
             words[chosen, : ids.shape[1]] = hidden.float().cpu().numpy()
-            text_vectors[torch.from_numpy(chosen)] = towers.text.embed(hidden, mask).float().cpu()
+            vectors = towers.text_vectors(towers.text.embed(towers.text.mean(hidden.float(), mask)))
+            text_vectors[torch.from_numpy(chosen)] = vectors.float().cpu()
     return _Features(captions, grids, words, (image_vectors @ text_vectors.T).numpy())
 
 
@@ -256,7 +262,7 @@ def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torc
     asked = dev.captions.first[:-1]
     depth = min(depth, *dev.similarity.shape)
     words, mask = dev.read(np.arange(len(own)), device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         rows = np.arange(len(dev.grids))
         places = torch.cat(
             [
@@ -268,12 +274,12 @@ def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torc
 
     def rerank(image: Int64, text: Int64) -> npt.NDArray[np.float32]:
         logits = []
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for start in range(0, len(image), 1000):
                 part = slice(start, start + 1000)
                 pairs = (torch.from_numpy(side[part]).to(device) for side in (image, text))
                 logits.append(objective.judge(places, tokens, mask, *pairs).float().cpu().numpy())
-        scores: npt.NDArray[np.float32] = np.concatenate(logits) + dev.similarity[image, text] / 0.05
+        scores: npt.NDArray[np.float32] = np.concatenate(logits) + dev.similarity[image, text] / 0.025
         return scores
 
     t2i = dev.similarity[:, asked] - 1e6

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
 from shared.models import Diptych, ImageTowerConfig, TextTowerConfig, Towers, TowersConfig
-from training import classes, photos, pretrained
+from training import classes, heads, photos, pretrained
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, describe
 from training.data import layouts, vocabulary
@@ -24,28 +24,31 @@ from training.data.captioned import CaptionedImages
 from training.distributed import World, world
 from training.losses import info_nce
 from training.metrics import retrieval_metrics
-from training.trainer import Batch, Metrics, Schedule, Trainer
+from training.trainer import LAST, Batch, Metrics, Schedule, Trainer
 
 
 @dataclass(frozen=True)
 class DualOptions:
-    """``lr`` is the peak rate of what starts from nothing; the pretrained towers take ``*_lr_scale`` of it.
+    """The projections are first fitted on the frozen towers for ``head_epochs``. Then ``lr`` is their peak rate, and
+    the pretrained towers take ``*_lr_scale`` of it.
 
     Of the backbone, the last ``train_blocks`` blocks are trained, -1 all of them. What the frozen ones see of each
-    photo, as it is, mirrored and cropped in ``views`` ways, is computed once and kept.
+    photo, as it is, mirrored and cropped in ``views`` ways, is computed once and kept. The finished model makes its
+    vector from ``looks`` at a photo, and judges hubness by ``bank`` vectors of training data.
     """
 
     data: Path
     out: Path
-    epochs: int = 10
-    batch_size: int = 192
-    lr: float = 1e-3
+    head_epochs: int = 40
+    epochs: int = 4
+    batch_size: int = 256
+    lr: float = 5e-4
     embed_dim: int = 512
     token_dim: int = 128
     device: str = "auto"
     text: str = "bert"
     text_weights: str = "package"
-    text_lr_scale: float = 0.1
+    text_lr_scale: float = 0.2
     image_library: str = "timm"
     image_backbone: str = "tf_efficientnet_lite2"
     image_weights: str = "package"
@@ -53,11 +56,14 @@ class DualOptions:
     train_blocks: int = 0
     views: int = 2
     image_size: int = 224
-    image_width: int = 384
+    looks: int = 3
+    bank: int = 3000
     captions_per_image: int = 2
-    weight_decay: float = 0.05
-    warmup: int = 60
+    weight_decay: float = 0.2
+    warmup: int = 20
     dropout: float = 0.1
+    image_dropout: float = 0.4
+    text_dropout: float = 0.2
     seed: int = 0
     amp: bool | None = None
 
@@ -92,6 +98,8 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     seen = photos.Seen.of(towers, frozen, pixels, options.views, cache, peers.device, console)
     dev_seen = photos.Seen.of(towers, frozen, dev_pixels, 1, cache, peers.device, console)
     objective = _Objective(towers, trained)
+    if not (options.out / LAST).exists():
+        _fit_heads(objective.to(peers.device).eval(), seen, captions, options, console)
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows = np.asarray(batch)
@@ -113,8 +121,10 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         steps = len(order) // whole
         return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
 
+    own = dev_captions.image
+
     def evaluate() -> Metrics:
-        return recalls(objective.vectors(dev_seen, dev_captions).similarity, dev_captions.image)
+        return recalls(classes.Vectors.of(towers, *objective.means_of(dev_seen, dev_captions)).similarity, own)
 
     trainer = Trainer(
         objective,
@@ -127,20 +137,32 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     )
     best = trainer.fit(batches, loss, evaluate, _quality)
     if peers.leads:
+        known = objective.eval().means_of(seen, captions)
+        dev_means = objective.means_of(dev_seen, dev_captions)
+
+        def measure(finished: Towers) -> Metrics:
+            heads.fill_banks(finished, classes.Vectors.of(finished, *known), options.seed)
+            return recalls(classes.Vectors.of(finished, *dev_means).public(finished).similarity, own)
+
         classifier = pretrained.load_classifier(towers, options.image_weights)
         if classifier is not None:
-            vectors = objective.vectors(dev_seen, dev_captions)
-            towers, vectors = classes.attach(
-                towers, classifier, tokenizer, vectors, lambda s: _quality(recalls(s, dev_captions.image))
-            )
-            best = recalls(vectors.similarity, dev_captions.image)
+            towers = classes.attach(towers, classifier, tokenizer, lambda named: _quality(measure(named)))
             console.print(f"what the backbone's classifier names counts {float(towers.image.class_weight):.1f}")
+        best = measure(towers)
         finished = Checkpoint(Diptych(towers), tokenizer, words)
         finished.metrics["dual"] = best
         finished.training["dual"] = describe(options)
         finished.save(options.out)
-        console.print(f"best epoch on dev: {best}\nwritten to {options.out}", highlight=False)
+        console.print(f"on dev, with one look at each photo: {best}\nwritten to {options.out}", highlight=False)
     return best
+
+
+def _fit_heads(
+    objective: _Objective, seen: photos.Seen, captions: Captions, options: DualOptions, console: Console
+) -> None:
+    features = torch.stack([objective.features(seen, view) for view in range(options.views)], dim=1)
+    means = objective.means(captions)
+    heads.fit(objective.towers, features, means, captions, options.head_epochs, options.seed, console)
 
 
 def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArray[np.int64]) -> Metrics:
@@ -165,38 +187,42 @@ class _Objective(nn.Module):
 
     def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> image vectors (B, D), text vectors (B', D), the inverse temperature."""
-        grid = self.grid(seen)
-        image = self.towers.image
-        return image.embed(image.hidden(grid), grid), self.texts(ids, mask), self.towers.log_scale.exp().clamp(max=100)
+        feature = self.grid(seen).mean(dim=1)
+        texts = self.towers.text.embed(self.texts(ids, mask))
+        return self.towers.image.embed(feature), texts, self.towers.log_scale.exp().clamp(max=100)
 
     def grid(self, seen: Tensor) -> Tensor:
         """Maps (B, C', h, w) -> (B, N, C)."""
         return self.towers.image.upper(seen, self._trained)
 
     def texts(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask (B, T) -> (B, D)."""
+        """Ids and mask (B, T) -> the mean over words (B, W)."""
         tower = self.towers.text
 
-        def embed(rows: Tensor, longest: int) -> Tensor:
+        def mean(rows: Tensor, longest: int) -> Tensor:
             cut = mask[rows, :longest]
-            return tower.embed(tower.hidden(ids[rows, :longest], cut), cut)
+            return tower.mean(tower.hidden(ids[rows, :longest], cut), cut)
 
-        return map_by_length(embed, mask, 64)
+        return map_by_length(mean, mask, 64)
 
-    @torch.inference_mode()
-    def vectors(self, seen: photos.Seen, captions: Captions) -> classes.Vectors:
-        """A whole split, each photo as it is."""
-        image, device = self.towers.image, seen.device
-        images, features, texts = [], [], []
-        with torch.autocast(device.type, torch.bfloat16):
-            for start in range(0, len(seen.pixels), 100):
-                grid = self.grid(seen.view(slice(start, start + 100), 0))
-                images.append(image.embed(image.hidden(grid), grid).float())
-                features.append(grid.mean(dim=1).float())
-            for start in range(0, len(captions.texts), 320):
-                ids, mask = captions.batch(np.arange(start, min(start + 320, len(captions.texts))), device)
-                texts.append(self.texts(ids, mask).float())
-        return classes.Vectors(torch.cat(images), torch.cat(texts), torch.cat(features))
+    @torch.no_grad()
+    def features(self, seen: photos.Seen, view: int) -> Tensor:
+        """Mean features (photos, C) of one view of a whole split."""
+        starts = range(0, len(seen.pixels), 100)
+        return torch.cat([self.grid(seen.view(slice(s, s + 100), view)).float().mean(dim=1) for s in starts])
+
+    @torch.no_grad()
+    def means(self, captions: Captions) -> Tensor:
+        """Means over words (captions, W) of a whole split."""
+        device, parts = next(self.parameters()).device, []
+        for start in range(0, len(captions.texts), 320):
+            ids, mask = captions.batch(np.arange(start, min(start + 320, len(captions.texts))), device)
+            parts.append(self.texts(ids, mask).float())
+        return torch.cat(parts)
+
+    def means_of(self, seen: photos.Seen, captions: Captions) -> tuple[Tensor, Tensor]:
+        """Mean features of a split's photos as they are, and the means over words of its captions."""
+        return self.features(seen, 0), self.means(captions)
 
     def train(self, mode: bool = True) -> _Objective:
         """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""
@@ -215,20 +241,31 @@ def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokeniz
             "attention_probs_dropout_prob": options.dropout,
         }
         tokenizer = pretrained.bert_tokenizer(folder)
-        text = TextTowerConfig(kind="bert", bert=bert, vocab_size=bert["vocab_size"], width=bert["hidden_size"])
+        text = TextTowerConfig(
+            kind="bert",
+            bert=bert,
+            vocab_size=bert["vocab_size"],
+            width=bert["hidden_size"],
+            mean_dropout=options.text_dropout,
+        )
     else:
         words = vocabulary.build(caption for image in data.images for caption in image.captions)
         tokenizer = vocabulary.tokenizer(words)
         kind = cast(Any, options.text)
-        text = TextTowerConfig(kind=kind, vocab_size=len(words), dropout=options.dropout)
+        text = TextTowerConfig(
+            kind=kind, vocab_size=len(words), dropout=options.dropout, mean_dropout=options.text_dropout
+        )
     image = ImageTowerConfig(
         library=cast(Any, options.image_library),
         backbone=options.image_backbone,
         size=options.image_size,
-        width=options.image_width,
-        dropout=options.dropout,
+        looks=options.looks,
+        dropout=options.image_dropout,
     )
-    towers = Towers(TowersConfig(embedding_dim=options.embed_dim, token_dim=options.token_dim, image=image, text=text))
+    bank = min(options.bank, len(data))
+    towers = Towers(
+        TowersConfig(embedding_dim=options.embed_dim, bank=bank, token_dim=options.token_dim, image=image, text=text)
+    )
     if options.text == "bert":
         pretrained.load_text(towers, folder)
     pretrained.load_image(towers, options.image_weights)

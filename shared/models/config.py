@@ -14,8 +14,9 @@ class _Config(BaseModel):
 class ImageTowerConfig(_Config):
     """``library`` and ``backbone`` name a torchvision or timm architecture; ``mean``/``std`` are on the 0..1 scale.
 
-    The backbone's grid is averaged down to at most ``grid`` x ``grid`` tokens, then passes ``layers`` attention layers.
-    ``classes`` is how many things the backbone's own classifier can name, if that is kept.
+    The backbone's grid is averaged down to at most ``grid`` x ``grid`` tokens. The vector is made of ``looks`` at
+    the photo: the whole, then crops of its corners. ``dropout`` is that of the mean feature. ``classes`` is how many
+    things the backbone's own classifier can name, if that is kept.
     """
 
     library: Literal["timm", "torchvision"] = "timm"
@@ -24,16 +25,14 @@ class ImageTowerConfig(_Config):
     mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
     std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
     grid: int = Field(7, ge=1)
-    width: int = 512
-    layers: int = 1
-    heads: int = 8
-    dropout: float = 0.1
+    looks: int = Field(1, ge=1, le=5)
+    dropout: float = 0.4
     classes: int = Field(0, ge=0)
 
 
 class TextTowerConfig(_Config):
     """``bert``: a pretrained encoder, ``bert`` holding its transformers config. ``transformer`` and ``gru``: from
-    scratch, on ``vocab_size`` words, ``width`` wide."""
+    scratch, on ``vocab_size`` words, ``width`` wide. ``mean_dropout`` is that of the mean over words."""
 
     kind: Literal["bert", "transformer", "gru"] = "bert"
     max_length: int = Field(48, ge=4)
@@ -42,11 +41,15 @@ class TextTowerConfig(_Config):
     layers: int = 4
     heads: int = 6
     dropout: float = 0.1
+    mean_dropout: float = 0.2
     bert: dict[str, Any] = Field(default_factory=dict)
 
 
 class TowersConfig(_Config):
-    embedding_dim: int = Field(512, ge=1)
+    """``bank`` is how many vectors of the other side each vector's hubness is judged by; 0 for none."""
+
+    embedding_dim: int = Field(512, ge=8)
+    bank: int = Field(0, ge=0)
     token_dim: int = Field(128, ge=1)
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()

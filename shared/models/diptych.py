@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest
 from shared.artifacts.manifest import TOWERS
 from shared.models.config import DiptychConfig, TowersConfig
+from shared.models.hubness import EXTRA, Hubness
 from shared.models.image_tower import ImageTower
 from shared.models.reranker import Reranker
 from shared.models.text_tower import TextTower
@@ -28,19 +29,30 @@ class Towers(nn.Module):
     def __init__(self, config: TowersConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = ImageTower(config.image, config.embedding_dim, config.token_dim)
-        self.text = TextTower(config.text, config.embedding_dim, config.token_dim)
+        dim = config.embedding_dim - (EXTRA if config.bank else 0)
+        self.image = ImageTower(config.image, dim, config.token_dim)
+        self.text = TextTower(config.text, dim, config.token_dim)
+        self.image_hubness = Hubness(config.bank, dim) if config.bank else None
+        self.text_hubness = Hubness(config.bank, dim) if config.bank else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, H, W, 3) -> embedding (B, D), tokens (B, N, d)."""
-        grid = self.image.grid_features(pixels)
-        return self.image.embed(self.image.hidden(grid), grid), self.image.tokens(grid)
+        grid, feature = self.image.look(pixels)
+        return self.photo_vectors(self.image.embed(feature)), self.image.tokens(grid)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """int64 ids and mask (B, T) -> embedding (B, D), tokens (B, T, d)."""
         hidden = self.text.hidden(ids, mask)
-        return self.text.embed(hidden, mask), self.text.tokens(hidden)
+        return self.text_vectors(self.text.embed(self.text.mean(hidden, mask))), self.text.tokens(hidden)
+
+    def photo_vectors(self, vectors: Tensor) -> Tensor:
+        """What an index holds: the image tower's vectors, less their hubness."""
+        return vectors if self.image_hubness is None else self.image_hubness.extend(vectors, photo=True)
+
+    def text_vectors(self, vectors: Tensor) -> Tensor:
+        """The same of the text tower's."""
+        return vectors if self.text_hubness is None else self.text_hubness.extend(vectors, photo=False)
 
 
 class Diptych(nn.Module):

@@ -1,4 +1,4 @@
-"""The image tower: a convolutional or transformer backbone, attention over its grid, one vector and a few tokens."""
+"""The image tower: a convolutional or transformer backbone, one vector from its mean feature, and a few tokens."""
 
 from __future__ import annotations
 
@@ -117,55 +117,59 @@ def _named(**children: nn.Module) -> nn.Sequential:
 
 
 class ImageTower(nn.Module):
-    """Pixels -> ``grid`` (B, N, C) -> tokens (B, N, d), and ``hidden`` (B, N, width) -> embedding (B, D).
+    """Pixels -> ``grid`` (B, N, C) -> tokens (B, N, d), and the mean ``feature`` (B, C) of some looks -> vector (B, D).
 
     Where the backbone's first blocks are frozen, their output can be kept; ``upper`` goes on from there.
     """
 
     mean: Tensor
     std: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
     class_vectors: Tensor
     class_weight: Tensor
 
-    def __init__(self, config: ImageTowerConfig, embedding_dim: int, token_dim: int) -> None:
+    def __init__(self, config: ImageTowerConfig, vector_dim: int, token_dim: int) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.library, config.backbone, config.size)
+        channels = self.backbone.channels
         self.side = min(config.grid, *self.backbone.grid)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
-        self.input = nn.Sequential(nn.Linear(self.backbone.channels, config.width), nn.LayerNorm(config.width))
-        self.position = nn.Parameter(torch.randn(self.side**2, config.width) * 0.02)
-        self.attention = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                config.width,
-                config.heads,
-                2 * config.width,
-                config.dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(config.layers)
-        )
-        self.norm = nn.LayerNorm(config.width)
-        self.pool = nn.Linear(config.width, 1)
-        self.projection = nn.Linear(config.width, embedding_dim)
-        self.token_projection = nn.Sequential(
-            nn.LayerNorm(self.backbone.channels), nn.Linear(self.backbone.channels, token_dim)
-        )
+        self.register_buffer("feature_mean", torch.zeros(channels))
+        self.register_buffer("feature_std", torch.ones(channels))
+        self.dropout = nn.Dropout(config.dropout)
+        self.projection = nn.Linear(channels, vector_dim)
+        self.token_projection = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, token_dim))
         if config.classes:
-            self.classifier = nn.Linear(self.backbone.channels, config.classes).requires_grad_(False)
-            self.register_buffer("class_vectors", torch.zeros(config.classes, embedding_dim))
+            self.classifier = nn.Linear(channels, config.classes).requires_grad_(False)
+            self.register_buffer("class_vectors", torch.zeros(config.classes, vector_dim))
             self.register_buffer("class_weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def standardise(self, features: Tensor) -> None:
+        """Have :meth:`embed` see each of the channels of ``features`` (N, C) with mean 0 and deviation 1."""
+        self.feature_mean.copy_(features.mean(dim=0))
+        self.feature_std.copy_(features.std(dim=0) + 1e-3)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float (B, 3, H, W)."""
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
-    def grid_features(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> (B, N, C)."""
-        return self._tokens_of(self.backbone(self.normalise(pixels)))
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, H, W, 3) -> the grid (B, N, C) of the whole photo, and the mean feature (B, C) of all looks."""
+        whole = self.normalise(pixels)
+        grid = self._tokens_of(self.backbone(whole))
+        features = [grid.mean(dim=1)]
+        size = self.config.size
+        part = round(0.8 * size)
+        last = size - part
+        for top, left in ((0, 0), (last, last), (0, last), (last, 0))[: self.config.looks - 1]:
+            corner = whole[:, :, top : top + part, left : left + part]
+            corner = F.interpolate(corner, size=(size, size), mode="bilinear", align_corners=False)
+            features.append(self._tokens_of(self.backbone(corner)).mean(dim=1))
+        return grid, torch.stack(features).mean(dim=0)
 
     def upper(self, maps: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
         """Maps (B, C', h, w) before the backbone's last ``blocks`` -> (B, N, C)."""
@@ -178,28 +182,20 @@ class ImageTower(nn.Module):
             grid = F.adaptive_avg_pool2d(grid, self.side)
         return grid.flatten(2).transpose(1, 2)
 
-    def hidden(self, grid: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, width)."""
-        hidden = self.input(grid) + self.position
-        for layer in self.attention:
-            hidden = layer(hidden)
-        return cast(Tensor, self.norm(hidden))
-
-    def embed(self, hidden: Tensor, grid: Tensor) -> Tensor:
-        """(B, N, width) with the (B, N, C) it came from -> unit vectors (B, D): a learned weight per place, softmax
-        over the grid. What the backbone's own classifier names is added, as a convex combination of the names' vectors
-        (Norouzi et al., 2014, https://arxiv.org/abs/1312.5650).
+    def embed(self, feature: Tensor) -> Tensor:
+        """Mean features (B, C) -> unit vectors (B, D). What the backbone's own classifier names is added, as a convex
+        combination of the names' vectors (Norouzi et al., 2014, https://arxiv.org/abs/1312.5650).
         """
-        weights = self.pool(hidden).softmax(dim=1)
-        vector = F.normalize(self.projection((weights * hidden).sum(dim=1)), dim=-1)
+        standard = (feature - self.feature_mean) / self.feature_std
+        vector = F.normalize(self.projection(self.dropout(standard)), dim=-1)
         if self.config.classes:
-            vector = F.normalize(vector + self.class_weight * self.named(grid.mean(dim=1)), dim=-1)
+            vector = F.normalize(vector + self.class_weight * self.named(feature), dim=-1)
         return vector
 
     def named(self, feature: Tensor) -> Tensor:
-        """The backbone's mean feature (B, C) -> the mean of the classes' vectors, as likely as each is (B, D)."""
+        """Mean features (B, C) -> the mean of the classes' vectors, as likely as each is (B, D)."""
         return cast(Tensor, self.classifier(feature).softmax(dim=-1) @ self.class_vectors)
 
     def tokens(self, grid: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, d): the backbone's view, so that the reranker has other eyes than the vectors."""
+        """(B, N, C) -> (B, N, d)."""
         return cast(Tensor, self.token_projection(grid))

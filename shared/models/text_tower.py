@@ -76,22 +76,26 @@ _ENCODERS: dict[str, type[BertEncoder] | type[TransformerEncoder] | type[GRUEnco
 class TextTower(nn.Module):
     """Token ids -> ``hidden`` (B, T, width) -> embedding (B, D) and tokens (B, T, d)."""
 
-    def __init__(self, config: TextTowerConfig, embedding_dim: int, token_dim: int) -> None:
+    def __init__(self, config: TextTowerConfig, vector_dim: int, token_dim: int) -> None:
         super().__init__()
         self.config = config
         self.encoder = _ENCODERS[config.kind](config)
-        self.projection = nn.Linear(self.encoder.width, embedding_dim)
+        self.dropout = nn.Dropout(config.mean_dropout)
+        self.projection = nn.Linear(self.encoder.width, vector_dim)
         self.token_projection = nn.Linear(self.encoder.width, token_dim)
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         """int64 ids and mask (B, T) -> (B, T, width)."""
         return cast(Tensor, self.encoder(ids, mask))
 
-    def embed(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, width), mask (B, T) -> unit vectors (B, D), from the mean over real tokens."""
+    def mean(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, width), mask (B, T) -> the mean over real tokens (B, width)."""
         weights = mask.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-        return F.normalize(self.projection(mean), dim=-1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+    def embed(self, mean: Tensor) -> Tensor:
+        """(B, width) -> unit vectors (B, D)."""
+        return F.normalize(self.projection(self.dropout(mean)), dim=-1)
 
     def tokens(self, hidden: Tensor) -> Tensor:
         """(B, T, width) -> (B, T, d)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from shared.artifacts import ModelManifest
 from shared.models import Diptych, DiptychConfig, ImageTowerConfig, RerankerConfig, TextTowerConfig, TowersConfig
@@ -26,14 +27,17 @@ def tiny_artifact(
     config = DiptychConfig(
         towers=TowersConfig(
             embedding_dim=64,
+            bank=16,
             token_dim=16,
-            image=ImageTowerConfig(backbone="test_efficientnet", size=96, grid=3, width=64, heads=2, dropout=0.0),
+            image=ImageTowerConfig(backbone="test_efficientnet", size=96, grid=3, looks=2, dropout=0.0),
             text=TextTowerConfig(
                 kind="transformer", vocab_size=len(words), width=64, layers=1, heads=2, max_length=16, dropout=0.0
             ),
         ),
         reranker=RerankerConfig(token_dim=16, width=32, layers=1, heads=2, dropout=0.0) if reranker else None,
     )
-    return export.export(
-        Diptych.build(config), vocabulary.tokenizer(words), directory, name=name, version=version, vocabulary=words
-    )
+    model = Diptych.build(config)
+    for hubness in (model.towers.image_hubness, model.towers.text_hubness):
+        assert hubness is not None
+        hubness.fill(torch.randn_like(hubness.bank), F.normalize(torch.randn(100, 60), dim=1))
+    return export.export(model, vocabulary.tokenizer(words), directory, name=name, version=version, vocabulary=words)

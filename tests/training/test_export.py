@@ -98,7 +98,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Diptych]:
         towers=TowersConfig(
             embedding_dim=32,
             token_dim=8,
-            image=ImageTowerConfig(backbone="test_efficientnet", size=128, grid=3, width=32, heads=2),
+            image=ImageTowerConfig(backbone="test_efficientnet", size=128, grid=3),
             text=TextTowerConfig(kind="gru", vocab_size=20_000, width=64, max_length=16),
         )
     )
@@ -141,7 +141,7 @@ def test_the_fingerprint_is_the_towers_and_the_tokenizers(tiny_model: Path, tmp_
 def test_weights_that_are_not_finite_are_not_exported(tmp_path: Path) -> None:
     config = DiptychConfig(
         towers=TowersConfig(
-            image=ImageTowerConfig(backbone="test_efficientnet", size=64, width=16, heads=2),
+            image=ImageTowerConfig(backbone="test_efficientnet", size=64),
             text=TextTowerConfig(kind="gru", vocab_size=20, width=16),
         ),
         reranker=RerankerConfig(width=16, layers=1),

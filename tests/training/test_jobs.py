@@ -43,8 +43,8 @@ class Finished:
 
 
 def _options(data: Path, out: Path, **start: Any) -> DualOptions:
-    small = {"image_backbone": "test_efficientnet", "image_weights": "none", "image_size": 64, "image_width": 32}
-    size = {"embed_dim": 32, "token_dim": 16, "epochs": 3, "batch_size": 8, "warmup": 2, "device": "cpu"}
+    small = {"image_backbone": "test_efficientnet", "image_weights": "none", "image_size": 64, "head_epochs": 5}
+    size = {"embed_dim": 32, "token_dim": 16, "lr": 1e-3, "epochs": 3, "batch_size": 8, "warmup": 2, "device": "cpu"}
     return DualOptions(data=data, out=out, **{**small, **size, **start})
 
 
@@ -80,8 +80,14 @@ def test_the_dual_encoder_learns_and_keeps_its_best_epoch(finished: Finished) ->
     log = _log(finished.dual.out)
     assert [entry["epoch"] for entry in log] == [1, 2, 3]
     assert log[-1]["loss"] < log[0]["loss"]
-    assert finished.metrics["dual"].items() <= max(log, key=_quality).items()
+    kept = torch.load(finished.dual.out / "best.pt", weights_only=True)
+    assert kept["metrics"].items() <= max(log, key=_quality).items()
     checkpoint = Checkpoint.load(finished.dual.out)
+    towers = checkpoint.model.towers
+    weight = kept["model"]["towers.image.projection.weight"]
+    assert torch.equal(towers.image.projection.weight, weight)
+    assert towers.text_hubness is not None
+    torch.testing.assert_close(towers.text_hubness.bank.norm(dim=1), torch.ones(towers.config.bank))
     assert checkpoint.metrics["dual"] == finished.metrics["dual"]
     assert checkpoint.model.reranker is None
     assert checkpoint.words is not None

@@ -18,7 +18,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture
 def towers() -> Towers:
     torch.manual_seed(0)
-    image = ImageTowerConfig(backbone="test_efficientnet", size=64, width=32, heads=2)
+    image = ImageTowerConfig(backbone="test_efficientnet", size=64)
     return Towers(TowersConfig(image=image, text=TextTowerConfig(kind="gru", vocab_size=9, width=8)))
 
 
@@ -40,7 +40,7 @@ def test_kept_maps_are_what_the_frozen_blocks_see(towers: Towers, pixels: photos
             maps = towers.image.normalise(torch.from_numpy(shown))
             for block in frozen:
                 maps = block(maps)
-            whole = towers.image.grid_features(torch.from_numpy(shown))
+            whole = towers.image.look(torch.from_numpy(shown))[0]
             kept = seen.view(slice(0, 3), view)
             apart = (towers.image.upper(kept, trained) - whole).norm() / whole.norm()
         assert kept.shape == maps.shape

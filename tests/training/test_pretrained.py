@@ -20,9 +20,7 @@ GRU = TextTowerConfig(kind="gru", vocab_size=20, width=16)
 
 
 def _towers(library: str, backbone: str, size: int = 64) -> Towers:
-    image = ImageTowerConfig.model_validate(
-        {"library": library, "backbone": backbone, "size": size, "width": 16, "heads": 2}
-    )
+    image = ImageTowerConfig.model_validate({"library": library, "backbone": backbone, "size": size})
     return Towers(TowersConfig(embedding_dim=8, token_dim=8, image=image, text=GRU)).eval()
 
 
@@ -31,7 +29,7 @@ def test_minilm_comes_from_its_wheel() -> None:
     folder = pretrained.minilm_folder()
     config = pretrained.bert_config(folder)
     text = TextTowerConfig(kind="bert", bert=config, vocab_size=config["vocab_size"], width=config["hidden_size"])
-    image = ImageTowerConfig(backbone="test_efficientnet", size=64, width=16, heads=2)
+    image = ImageTowerConfig(backbone="test_efficientnet", size=64)
     towers = Towers(TowersConfig(embedding_dim=8, token_dim=8, image=image, text=text)).eval()
     pretrained.load_text(towers, folder)
     tokenizer = pretrained.bert_tokenizer(folder)
@@ -65,7 +63,7 @@ def test_the_wheels_classifier_knows_what_it_sees() -> None:
     for name, called in (("lion.jpg", "lion"), ("coffee.png", "espresso"), ("cheetah.jpg", "cheetah")):
         seen = images.pixels(shown[name].path.read_bytes(), ImagePreprocessing(size=224, mean=(0,) * 3, std=(1,) * 3))
         with torch.inference_mode():
-            feature = towers.image.grid_features(torch.from_numpy(seen.copy())[None]).mean(dim=1)
+            feature = towers.image.look(torch.from_numpy(seen.copy())[None])[1]
         best = (feature @ classifier.weight.T + classifier.bias).argmax()
         assert classifier.names[int(best)] == called
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from shared.models import ImageTowerConfig
@@ -66,10 +67,10 @@ def test_a_backbone_without_a_grid_is_refused() -> None:
         Backbone("torchvision", "shufflenet_v2_x0_5", 64)
 
 
-def _tower(grid: int, size: int = 128) -> ImageTower:
+def _tower(grid: int, size: int = 128, looks: int = 1) -> ImageTower:
     torch.manual_seed(0)
-    config = ImageTowerConfig(backbone="test_efficientnet", size=size, grid=grid, width=32, heads=2)
-    return ImageTower(config, embedding_dim=24, token_dim=8).eval()
+    config = ImageTowerConfig(backbone="test_efficientnet", size=size, grid=grid, looks=looks)
+    return ImageTower(config, vector_dim=24, token_dim=8).eval()
 
 
 @pytest.mark.parametrize(("grid", "side"), [(7, 4), (4, 4), (3, 3), (2, 2), (1, 1)])
@@ -77,12 +78,10 @@ def test_the_grid_is_averaged_down_to_what_was_asked_for(grid: int, side: int) -
     tower = _tower(grid)
     pixels = torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        features = tower.grid_features(pixels)
-        hidden = tower.hidden(features)
-        embedding, tokens = tower.embed(hidden, features), tower.tokens(features)
+        features = tower.look(pixels)[0]
+        embedding, tokens = tower.embed(features.mean(dim=1)), tower.tokens(features)
         whole = tower.backbone(tower.normalise(pixels))
     assert features.shape == (2, side**2, 256)
-    assert hidden.shape == (2, side**2, 32)
     assert embedding.shape == (2, 24)
     assert tokens.shape == (2, side**2, 8)
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
@@ -110,6 +109,33 @@ def test_a_divided_backbone_computes_what_the_whole_does(library: str, backbone:
 def test_what_cannot_be_divided_is_refused(backbone: str, last: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Backbone("timm", backbone, 80).divide(last)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 5])
+def test_a_feature_is_the_mean_of_looks_at_the_photo_and_its_corners(looks: int) -> None:
+    tower = _tower(7, size=64, looks=looks)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        grid, feature = tower.look(pixels)
+        whole = tower.normalise(pixels)
+        corners = [whole[:, :, :51, :51], whole[:, :, 13:, 13:], whole[:, :, :51, 13:], whole[:, :, 13:, :51]]
+        seen = [whole, *(F.interpolate(c, (64, 64), mode="bilinear") for c in corners[: looks - 1])]
+        alone = tower.backbone(whole).flatten(2).transpose(1, 2)
+        expected = torch.stack([tower.backbone(view).mean(dim=(2, 3)) for view in seen]).mean(dim=0)
+    torch.testing.assert_close(grid, alone)
+    torch.testing.assert_close(feature, expected)
+
+
+def test_standardised_features_have_mean_0_and_deviation_1() -> None:
+    tower = _tower(3)
+    features = torch.randn(500, 256) * 3 + 7
+    tower.standardise(features)
+    tower.projection = torch.nn.Identity()  # type: ignore[assignment]
+    with torch.inference_mode():
+        directions = tower.embed(features)
+    torch.testing.assert_close(
+        directions, F.normalize((features - features.mean(0)) / features.std(0), dim=1), atol=1e-3, rtol=0
+    )
 
 
 def test_pixels_are_normalised_inside() -> None:

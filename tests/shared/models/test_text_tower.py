@@ -21,13 +21,13 @@ KINDS = {
 
 def _tower(kind: str) -> TextTower:
     torch.manual_seed(0)
-    return TextTower(KINDS[kind], embedding_dim=24, token_dim=8).eval()
+    return TextTower(KINDS[kind], vector_dim=24, token_dim=8).eval()
 
 
 def _encode(tower: TextTower, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     with torch.inference_mode():
         hidden = tower.hidden(ids, mask)
-        return tower.embed(hidden, mask), tower.tokens(hidden)
+        return tower.embed(tower.mean(hidden, mask)), tower.tokens(hidden)
 
 
 @pytest.mark.parametrize("kind", KINDS)
