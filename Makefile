@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test check clean
+.PHONY: help demo smoke train test check clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -18,6 +18,10 @@ demo: $(VENV)/.installed-serve ## Search photos in a browser [PHOTOS=DIR | FLICK
 
 smoke: $(VENV)/.installed-serve ## Start everything in a temporary place, ask it, stop it, and see that nothing is left
 	@exec $(BIN)/diptych smoke
+
+train: $(VENV)/.installed-train ## Train the shipped model anew, from photos to artifact: FLICKR8K=DIR [SEED=0] [OUT=runs/flickr8k-0]
+	@PATH="$(abspath $(BIN)):$$PATH" SEED=$(or $(SEED),0) \
+		exec training/recipes/flickr8k.sh "$(or $(FLICKR8K),$(error say where Flickr8k is: make train FLICKR8K=DIR))" $(OUT)
 
 test: $(VENV)/.installed-dev ## Run all tests [FLICKR8K_ROOT=DIR for those on the real data] [ARGS=...]
 	@exec $(BIN)/python -m pytest $(ARGS)

@@ -33,7 +33,8 @@ Int64 = npt.NDArray[np.int64]
 class CrossOptions:
     """``embed_dim`` is the reranker's width. ``negatives`` per list come from the ``hardest`` nearest wrong items; the
     very nearest captions mostly fit the photo too, so that few of many are better than all of few. ``grid_dropout`` is
-    that of the backbone's features, of which there are many for few photos."""
+    that of the backbone's features, of which there are many for few photos; so are ``views``, the first of the dual
+    encoder's."""
 
     data: Path
     dual: Path
@@ -48,6 +49,7 @@ class CrossOptions:
     weight_decay: float = 0.05
     negatives: int = 4
     hardest: int = 300
+    views: int = 4
     dropout: float = 0.1
     grid_dropout: float = 0.3
     seed: int = 0
@@ -65,7 +67,7 @@ def train(options: CrossOptions, console: Console) -> Metrics:
 @dataclass(frozen=True)
 class _Features:
     """A split as the frozen towers see it. ``grids`` (photos, views, N, C) and ``words`` (captions, T, W) are what the
-    token projections take, ``similarity`` (photos, captions) the dual encoder's cosines of the photos as they are."""
+    token projections take, ``similarity`` (photos, captions) the dual encoder's cosines."""
 
     captions: Captions
     grids: Float16
@@ -106,8 +108,9 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
             f"{len(data)} photos in batches of {options.batch_size} are too few for {peers.size} processes: each needs "
             "one in every batch, and one more is needed as a wrong answer"
         )
-    train_set = _features(checkpoint, data, checkpoint.training["dual"]["views"], cache, peers, console)
-    dev_set = _features(checkpoint, dev, 1, cache, peers, console)
+    kept = checkpoint.training["dual"]["views"]
+    train_set = _features(checkpoint, data, min(options.views, kept), kept, cache, peers, console)
+    dev_set = _features(checkpoint, dev, 1, 2 * towers.config.image.looks - 1, cache, peers, console)
     images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
     negatives = min(options.negatives, images_for.shape[1], captions_for.shape[1])
     objective = _Objective(towers, reranker, options.grid_dropout)
@@ -223,27 +226,31 @@ def _draw(candidates: Int64, count: int, rng: np.random.Generator) -> Int64:
 
 @torch.inference_mode()
 def _features(
-    checkpoint: Checkpoint, data: CaptionedImages, views: int, cache: Path, peers: World, console: Console
+    checkpoint: Checkpoint, data: CaptionedImages, views: int, kept: int, cache: Path, peers: World, console: Console
 ) -> _Features:
+    """Grids of the first ``views`` of the ``kept`` ones."""
     towers, device = checkpoint.model.towers, peers.device
     config = towers.config.image
     captions = Captions.of(data, checkpoint.tokenizer, towers.config.text.max_length)
     pixels = photos.load(data, ImagePreprocessing(size=config.size, mean=config.mean, std=config.std), cache, console)
     frozen, trained = photos.divide(towers, checkpoint.training["dual"]["train_blocks"])
-    seen = photos.Seen.of(towers, frozen, pixels, views, cache, device, console)
+    seen = photos.Seen.of(towers, frozen, pixels, kept, cache, device, console)
     grids = np.zeros((len(data), views, towers.image.side**2, towers.image.backbone.channels), np.float16)
     words = np.zeros((*captions.ids.shape, towers.text.encoder.width), np.float16)
     image_vectors = torch.zeros(len(data), towers.config.embedding_dim)
     text_vectors = torch.zeros(len(captions.texts), towers.config.embedding_dim)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for start in track(range(0, len(data), 64), "photos through the tower", console=console):
-            rows = slice(start, min(start + 64, len(data)))
-            for view in range(views):
-                grid = towers.image.upper(seen.view(rows, view), trained)
-                grids[rows, view] = grid.float().cpu().numpy()
-                if view == 0:
-                    vectors = towers.photo_vectors(towers.image.embed(grid.float().mean(dim=1)))
-                    image_vectors[rows] = vectors.float().cpu()
+            rows = np.arange(start, min(start + 64, len(data)))
+            features = []
+            for view in sorted({*range(views), *seen.looks}):
+                grid = towers.image.upper(seen.view(rows, view), trained).float()
+                if view < views:
+                    grids[rows, view] = grid.cpu().numpy()
+                if view in seen.looks:
+                    features.append(grid.mean(dim=1))
+            vectors = towers.photo_vectors(towers.image.embed(torch.stack(features).mean(dim=0)))
+            image_vectors[rows] = vectors.float().cpu()
         by_length = captions.mask.sum(axis=1).argsort(kind="stable")
         for start in track(range(0, len(by_length), 256), "captions through the tower", console=console):
             chosen = by_length[start : start + 256]

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from shared.artifacts import ImagePreprocessing
 from shared.models import Diptych, ImageTowerConfig, TextTowerConfig, Towers, TowersConfig
 from training import classes, heads, photos, pretrained
-from training.captions import Captions, map_by_length
+from training.captions import Captions
 from training.checkpoint import Checkpoint, describe
 from training.data import layouts, vocabulary
 from training.data.captioned import CaptionedImages
 from training.distributed import World, world
 from training.losses import info_nce
 from training.metrics import retrieval_metrics
+from training.objective import Objective, Split
 from training.trainer import LAST, Batch, Metrics, Schedule, Trainer
 
 
@@ -33,14 +34,14 @@ class DualOptions:
     the pretrained towers take ``*_lr_scale`` of it.
 
     Of the backbone, the last ``train_blocks`` blocks are trained, -1 all of them. What the frozen ones see of each
-    photo, as it is, mirrored and cropped in ``views`` ways, is computed once and kept. The finished model makes its
-    vector from ``looks`` at a photo, and judges hubness by ``bank`` vectors of training data.
+    photo, in ``views`` ways, is computed once and kept; so is what a text encoder at rate 0 says of each caption. The
+    finished model makes its vector from ``looks`` at a photo, and judges hubness by ``bank`` vectors of training data.
     """
 
     data: Path
     out: Path
     head_epochs: int = 40
-    epochs: int = 4
+    epochs: int = 5
     batch_size: int = 256
     lr: float = 5e-4
     embed_dim: int = 512
@@ -48,13 +49,13 @@ class DualOptions:
     device: str = "auto"
     text: str = "bert"
     text_weights: str = "package"
-    text_lr_scale: float = 0.2
+    text_lr_scale: float = 0.0
     image_library: str = "timm"
     image_backbone: str = "tf_efficientnet_lite2"
     image_weights: str = "package"
-    image_lr_scale: float = 0.1
-    train_blocks: int = 0
-    views: int = 2
+    image_lr_scale: float = 0.6
+    train_blocks: int = 4
+    views: int = 6
     image_size: int = 224
     looks: int = 3
     bank: int = 3000
@@ -66,6 +67,11 @@ class DualOptions:
     text_dropout: float = 0.2
     seed: int = 0
     amp: bool | None = None
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether the text encoder stays as it came."""
+        return self.text == "bert" and self.text_lr_scale == 0
 
 
 def train(options: DualOptions, console: Console) -> Metrics:
@@ -96,17 +102,22 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     dev_pixels = photos.load(dev, preprocessing, cache, console)
     frozen, trained = photos.divide(towers, options.train_blocks)
     seen = photos.Seen.of(towers, frozen, pixels, options.views, cache, peers.device, console)
-    dev_seen = photos.Seen.of(towers, frozen, dev_pixels, 1, cache, peers.device, console)
-    objective = _Objective(towers, trained)
+    dev_seen = photos.Seen.of(towers, frozen, dev_pixels, 2 * options.looks - 1, cache, peers.device, console)
+    known, asked = Split(seen, captions), Split(dev_seen, dev_captions)
+    objective = Objective(towers, trained).to(peers.device).eval()
+    if options.keeps_text:
+        known.means, asked.means = objective.means(captions, console), objective.means(dev_captions, console)
     if not (options.out / LAST).exists():
-        _fit_heads(objective.to(peers.device).eval(), seen, captions, options, console)
+        features = torch.stack([objective.features(seen, view, console) for view in range(options.views)], dim=1)
+        means = objective.means(captions, console) if known.means is None else known.means
+        heads.fit(towers, features, means, captions, options.head_epochs, options.seed, console)
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows = np.asarray(batch)
         chosen = captions.draw(rows, options.captions_per_image, rng)  # (B, C)
         flat = chosen.reshape(-1)
-        ids, mask = captions.batch(flat, peers.device)
-        image, text, scale = model(seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng), ids, mask)
+        drawn = seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng)
+        image, text, scale = model(drawn, *known.words(flat, peers.device))
         return info_nce(
             peers.gather(image.float()),
             peers.gather(text.float()),
@@ -121,11 +132,6 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         steps = len(order) // whole
         return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
 
-    own = dev_captions.image
-
-    def evaluate() -> Metrics:
-        return recalls(classes.Vectors.of(towers, *objective.means_of(dev_seen, dev_captions)).similarity, own)
-
     trainer = Trainer(
         objective,
         _groups(objective, frozen, options),
@@ -135,34 +141,39 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
         console,
     )
+
+    def evaluate() -> Metrics:
+        return recalls(classes.Vectors.of(towers, *objective.read(asked)).similarity, dev_captions.image)
+
     best = trainer.fit(batches, loss, evaluate, _quality)
     if peers.leads:
-        known = objective.eval().means_of(seen, captions)
-        dev_means = objective.means_of(dev_seen, dev_captions)
-
-        def measure(finished: Towers) -> Metrics:
-            heads.fill_banks(finished, classes.Vectors.of(finished, *known), options.seed)
-            return recalls(classes.Vectors.of(finished, *dev_means).public(finished).similarity, own)
-
-        classifier = pretrained.load_classifier(towers, options.image_weights)
-        if classifier is not None:
-            towers = classes.attach(towers, classifier, tokenizer, lambda named: _quality(measure(named)))
-            console.print(f"what the backbone's classifier names counts {float(towers.image.class_weight):.1f}")
-        best = measure(towers)
+        towers, best = _finish(objective.eval(), known, asked, tokenizer, options, console)
         finished = Checkpoint(Diptych(towers), tokenizer, words)
         finished.metrics["dual"] = best
         finished.training["dual"] = describe(options)
         finished.save(options.out)
-        console.print(f"on dev, with one look at each photo: {best}\nwritten to {options.out}", highlight=False)
+        console.print(f"on dev: {best}\nwritten to {options.out}", highlight=False)
     return best
 
 
-def _fit_heads(
-    objective: _Objective, seen: photos.Seen, captions: Captions, options: DualOptions, console: Console
-) -> None:
-    features = torch.stack([objective.features(seen, view) for view in range(options.views)], dim=1)
-    means = objective.means(captions)
-    heads.fit(objective.towers, features, means, captions, options.head_epochs, options.seed, console)
+def _finish(
+    objective: Objective, known: Split, asked: Split, tokenizer: Tokenizer, options: DualOptions, console: Console
+) -> tuple[Towers, Metrics]:
+    """Trained towers with hubs docked and classes named, and their figures on dev (``asked``)."""
+    towers, rng = objective.towers, np.random.default_rng(options.seed)
+    sizes = len(known.seen.pixels), len(known.captions.texts)
+    images, texts = (rng.permutation(size)[: towers.config.bank] for size in sizes)
+    of_known, of_asked = objective.read(known, images, texts), objective.read(asked)
+
+    def measure(finished: Towers) -> Metrics:
+        heads.fill_banks(finished, classes.Vectors.of(finished, *of_known))
+        return recalls(classes.Vectors.of(finished, *of_asked).public(finished).similarity, asked.captions.image)
+
+    classifier = pretrained.load_classifier(towers, options.image_weights)
+    if classifier is not None:
+        towers = classes.attach(towers, classifier, tokenizer, lambda named: _quality(measure(named)))
+        console.print(f"what the backbone's classifier names counts {float(towers.image.class_weight):.1f}")
+    return towers, measure(towers)
 
 
 def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArray[np.int64]) -> Metrics:
@@ -175,60 +186,6 @@ def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArra
 def _quality(metrics: Metrics) -> float:
     """The sum of all recalls, by which epochs are compared."""
     return sum(metrics.values())
-
-
-class _Objective(nn.Module):
-    """What runs in one step on one process, so that DDP sees a single forward. Of the backbone, ``trained`` runs."""
-
-    def __init__(self, towers: Towers, trained: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.towers = towers
-        self._trained = tuple(trained)
-
-    def forward(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """-> image vectors (B, D), text vectors (B', D), the inverse temperature."""
-        feature = self.grid(seen).mean(dim=1)
-        texts = self.towers.text.embed(self.texts(ids, mask))
-        return self.towers.image.embed(feature), texts, self.towers.log_scale.exp().clamp(max=100)
-
-    def grid(self, seen: Tensor) -> Tensor:
-        """Maps (B, C', h, w) -> (B, N, C)."""
-        return self.towers.image.upper(seen, self._trained)
-
-    def texts(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask (B, T) -> the mean over words (B, W)."""
-        tower = self.towers.text
-
-        def mean(rows: Tensor, longest: int) -> Tensor:
-            cut = mask[rows, :longest]
-            return tower.mean(tower.hidden(ids[rows, :longest], cut), cut)
-
-        return map_by_length(mean, mask, 64)
-
-    @torch.no_grad()
-    def features(self, seen: photos.Seen, view: int) -> Tensor:
-        """Mean features (photos, C) of one view of a whole split."""
-        starts = range(0, len(seen.pixels), 100)
-        return torch.cat([self.grid(seen.view(slice(s, s + 100), view)).float().mean(dim=1) for s in starts])
-
-    @torch.no_grad()
-    def means(self, captions: Captions) -> Tensor:
-        """Means over words (captions, W) of a whole split."""
-        device, parts = next(self.parameters()).device, []
-        for start in range(0, len(captions.texts), 320):
-            ids, mask = captions.batch(np.arange(start, min(start + 320, len(captions.texts))), device)
-            parts.append(self.texts(ids, mask).float())
-        return torch.cat(parts)
-
-    def means_of(self, seen: photos.Seen, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Mean features of a split's photos as they are, and the means over words of its captions."""
-        return self.features(seen, 0), self.means(captions)
-
-    def train(self, mode: bool = True) -> _Objective:
-        """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""
-        super().train(mode)
-        self.towers.image.backbone.eval()
-        return self
 
 
 def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokenizer, dict[str, int] | None]:
@@ -272,10 +229,13 @@ def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokeniz
     return towers, tokenizer, words
 
 
-def _groups(objective: _Objective, frozen: Sequence[nn.Module], options: DualOptions) -> list[dict[str, Any]]:
+def _groups(objective: Objective, frozen: Sequence[nn.Module], options: DualOptions) -> list[dict[str, Any]]:
     """Matrices decay, vectors do not; each tower's pretrained part has its own rate. The token projections are the
     reranker's and not trained here."""
-    for part in (*frozen, objective.towers.image.token_projection, objective.towers.text.token_projection):
+    untrained = [objective.towers.image.token_projection, objective.towers.text.token_projection]
+    if options.keeps_text:
+        untrained.append(objective.towers.text.encoder)
+    for part in (*frozen, *untrained):
         part.requires_grad_(False)
     scales = {"towers.image.backbone.": options.image_lr_scale, "towers.text.encoder.": options.text_lr_scale}
     groups: dict[tuple[float, float], list[Tensor]] = {}

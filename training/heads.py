@@ -60,14 +60,10 @@ def fit(
 
 
 @torch.no_grad()
-def fill_banks(towers: Towers, known: Vectors, seed: int) -> None:
-    """Judge hubness by a random part of the training data's vectors, if the towers judge it at all."""
+def fill_banks(towers: Towers, known: Vectors) -> None:
+    """Judge hubness by the first vectors of ``known``, training data in any order, if the towers judge it at all."""
     if towers.image_hubness is None or towers.text_hubness is None:
         return
-    rng = np.random.default_rng(seed)
-
-    def some(vectors: Tensor) -> Tensor:
-        return vectors[rng.permutation(len(vectors))[: towers.config.bank]]
-
-    towers.image_hubness.fill(some(known.texts), known.images)
-    towers.text_hubness.fill(some(known.images), known.texts)
+    size = towers.config.bank
+    towers.image_hubness.fill(known.texts[:size], known.images)
+    towers.text_hubness.fill(known.images[:size], known.texts)

@@ -57,7 +57,7 @@ class Seen:
     """Photos as the trained blocks of the backbone take them: ``maps`` float16 (photos, views, h, w, C) of the frozen
     blocks, or normalised pixels where none is frozen.
 
-    View 0 is the photo as it is, view 1 mirrored; the others are random crops, every second one mirrored.
+    View 2n is look n of the finished model, view 2n + 1 the same look at the mirrored photo.
     """
 
     tower: ImageTower
@@ -90,12 +90,18 @@ class Seen:
         view[sided] -= view[sided] % 2
         return _from_maps(self.maps[rows, view], self.device)
 
-    def view(self, rows: slice, view: int) -> Tensor:
-        """One view of each photo, (B, C, h, w)."""
+    def view(self, rows: npt.NDArray[Any], view: int) -> Tensor:
+        """One view of each photo of these rows, (B, C, h, w)."""
         if self.maps is not None:
             return _from_maps(self.maps[rows, view], self.device)
         batch = to_tensor(self.pixels[rows], self.device)
-        return self.tower.normalise(_view(batch, view, np.random.default_rng([rows.start, view])))
+        return _view(self.tower, batch, view)
+
+    @property
+    def looks(self) -> list[int]:
+        """The views that are the finished model's own looks, as far as they are kept: all where pixels are."""
+        wanted = range(0, 2 * self.tower.config.looks, 2)
+        return [view for view in wanted if self.maps is None or view < self.maps.shape[1]]
 
 
 def _maps(
@@ -115,9 +121,8 @@ def _maps(
     config = tower.config.model_dump(mode="json", include={"library", "backbone", "size"})
     key = [len(pixels), sample, weights.hexdigest(), len(frozen), config, device.type]
 
-    def run(seen: Tensor) -> npt.NDArray[np.float16]:
+    def run(maps: Tensor) -> npt.NDArray[np.float16]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            maps = tower.normalise(seen)
             for block in frozen:
                 maps = block(maps)
         kept: npt.NDArray[np.float16] = maps.permute(0, 2, 3, 1).half().cpu().numpy()
@@ -128,10 +133,9 @@ def _maps(
         for start in track(range(0, len(pixels), size), "photos through the frozen blocks", console=console):
             batch = to_tensor(pixels[start : start + size], device)
             for view in range(views):
-                seen = _view(batch, view, np.random.default_rng([start, view]))
-                array[start : start + len(batch), view] = run(seen)
+                array[start : start + len(batch), view] = run(_view(tower, batch, view))
 
-    shape = (len(pixels), views, *run(to_tensor(pixels[:1], device)).shape[1:])
+    shape = (len(pixels), views, *run(_view(tower, to_tensor(pixels[:1], device), 0)).shape[1:])
     return _cached(cache, "maps", key, shape, np.dtype(np.float16), fill)
 
 
@@ -140,9 +144,10 @@ def _from_maps(rows: npt.NDArray[np.float16], device: torch.device) -> Tensor:
     return to_tensor(rows, device).float().permute(0, 3, 1, 2)
 
 
-def _view(batch: Tensor, view: int, rng: np.random.Generator) -> Tensor:
-    seen = crop(batch, rng) if view > 1 else batch
-    return seen.flip(2) if view % 2 else seen
+def _view(tower: ImageTower, batch: Tensor, view: int) -> Tensor:
+    """uint8 (B, S, S, 3) -> normalised (B, 3, S, S)."""
+    look, mirrored = divmod(view, 2)
+    return tower.part(tower.normalise(batch.flip(2) if mirrored else batch), look)
 
 
 def crop(batch: Tensor, rng: np.random.Generator) -> Tensor:

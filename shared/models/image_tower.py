@@ -160,16 +160,19 @@ class ImageTower(nn.Module):
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, H, W, 3) -> the grid (B, N, C) of the whole photo, and the mean feature (B, C) of all looks."""
         whole = self.normalise(pixels)
-        grid = self._tokens_of(self.backbone(whole))
-        features = [grid.mean(dim=1)]
+        grids = [self._tokens_of(self.backbone(self.part(whole, look))) for look in range(self.config.looks)]
+        return grids[0], torch.stack([grid.mean(dim=1) for grid in grids]).mean(dim=0)
+
+    def part(self, whole: Tensor, look: int) -> Tensor:
+        """What one look sees of normalised photos (B, 3, S, S), at their size: all, or all but 20 % at two sides."""
+        if look == 0:
+            return whole
         size = self.config.size
         part = round(0.8 * size)
         last = size - part
-        for top, left in ((0, 0), (last, last), (0, last), (last, 0))[: self.config.looks - 1]:
-            corner = whole[:, :, top : top + part, left : left + part]
-            corner = F.interpolate(corner, size=(size, size), mode="bilinear", align_corners=False)
-            features.append(self._tokens_of(self.backbone(corner)).mean(dim=1))
-        return grid, torch.stack(features).mean(dim=0)
+        top, left = ((0, 0), (last, last), (0, last), (last, 0))[look - 1]
+        corner = whole[:, :, top : top + part, left : left + part]
+        return F.interpolate(corner, size=(size, size), mode="bilinear", align_corners=False)
 
     def upper(self, maps: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
         """Maps (B, C', h, w) before the backbone's last ``blocks`` -> (B, N, C)."""

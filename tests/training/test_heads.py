@@ -74,7 +74,7 @@ def test_no_epochs_only_standardise(captions: Captions, frozen: tuple[Tensor, Te
 def test_the_banks_are_the_other_side_and_corrections_are_around_zero(frozen: tuple[Tensor, Tensor]) -> None:
     towers = _towers(bank=30)
     known = Vectors.of(towers, frozen[0][:, 0], frozen[1])
-    heads.fill_banks(towers, known, 0)
+    heads.fill_banks(towers, known)
     assert towers.image_hubness is not None
     assert towers.text_hubness is not None
     for hubness, own, other in (
@@ -92,5 +92,5 @@ def test_the_banks_are_the_other_side_and_corrections_are_around_zero(frozen: tu
 def test_towers_without_a_bank_are_left_alone(frozen: tuple[Tensor, Tensor]) -> None:
     towers = _towers()
     known = Vectors.of(towers, frozen[0][:, 0], frozen[1])
-    heads.fill_banks(towers, known, 0)
+    heads.fill_banks(towers, known)
     assert known.public(towers) == known

@@ -41,7 +41,7 @@ def test_kept_maps_are_what_the_frozen_blocks_see(towers: Towers, pixels: photos
             for block in frozen:
                 maps = block(maps)
             whole = towers.image.look(torch.from_numpy(shown))[0]
-            kept = seen.view(slice(0, 3), view)
+            kept = seen.view(np.arange(3), view)
             apart = (towers.image.upper(kept, trained) - whole).norm() / whole.norm()
         assert kept.shape == maps.shape
         assert (kept - maps).norm() / maps.norm() < 0.02  # computed in bfloat16, kept in float16
@@ -62,7 +62,7 @@ def test_a_photo_whose_caption_names_a_side_is_not_mirrored(
     rows, rng = np.arange(3).repeat(20), np.random.default_rng(0)
     whole, kept = _seen(towers, pixels, -1, tmp_path), _seen(towers, pixels, 2, tmp_path)
     assert kept.maps is not None
-    views = [kept.view(slice(0, 1), view)[0] for view in range(4)]
+    views = [kept.view(np.arange(1), view)[0] for view in range(4)]
 
     def mirrored(sided: bool) -> tuple[int, int]:
         chosen = np.full(len(rows), sided)
