@@ -187,7 +187,7 @@ def fit_scoring(split: Embedded, found: Candidates | None) -> Scoring:
         report = figures(*cross_scores(split, found, weight), split.caption_image)
         return float(report["t2i"]["r1"] + report["i2t"]["r1"])
 
-    weight = max([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 120.0], key=quality)
+    weight = max([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 120.0, 160.0, 240.0], key=quality)
     t2i, _ = cross_scores(split, found, weight)
     return Scoring(dual=dual, cross=calibration.fit(*_retrieved(t2i, split.caption_image)), similarity_weight=weight)
 
