@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from shared.models import Towers
+from shared.models import DualEncoder, Towers
 from training.captions import Captions
 from training.classes import Vectors
 from training.losses import info_nce
@@ -60,7 +60,7 @@ def fit(
 
 
 @torch.no_grad()
-def fill_banks(towers: Towers, known: Vectors, seed: int) -> None:
+def fill_banks(towers: DualEncoder, known: Vectors, seed: int) -> None:
     """Judge hubness by a random part of the training data's vectors, if the towers judge it at all."""
     if towers.image_hubness is None or towers.text_hubness is None:
         return

@@ -21,7 +21,8 @@ from torchvision.transforms.v2.functional import resized_crop
 
 from shared.artifacts import ImagePreprocessing
 from shared.engines import images
-from shared.models import Towers
+from shared.models import ClipTowers, DualEncoder
+from shared.models.clip import ClipImage
 from shared.models.image_tower import ImageTower
 from training.data.captioned import CaptionedImages
 
@@ -46,10 +47,11 @@ def load(data: CaptionedImages, preprocessing: ImagePreprocessing, cache: Path, 
     return _cached(cache, "pixels", [facts, preprocessing.model_dump(mode="json")], shape, np.dtype(np.uint8), fill)
 
 
-def divide(towers: Towers, train_blocks: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-    """The frozen and the trained blocks of the backbone; -1 trains all."""
-    backbone = towers.image.backbone
-    return ([], [backbone]) if train_blocks < 0 else backbone.divide(train_blocks)
+def divide(towers: DualEncoder, train_blocks: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+    """The frozen and the trained blocks of the backbone; -1 trains all. CLIP's is one piece."""
+    if train_blocks < 0 or isinstance(towers, ClipTowers):
+        return [], [towers.image.backbone]
+    return towers.image.backbone.divide(train_blocks)
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class Seen:
     View 0 is the photo as it is, view 1 mirrored; the others are random crops, every second one mirrored.
     """
 
-    tower: ImageTower
+    tower: ImageTower | ClipImage
     pixels: Pixels
     maps: npt.NDArray[np.float16] | None
     device: torch.device
 
     @staticmethod
     def of(
-        towers: Towers,
+        towers: DualEncoder,
         frozen: Sequence[nn.Module],
         pixels: Pixels,
         views: int,
@@ -99,7 +101,7 @@ class Seen:
 
 
 def _maps(
-    tower: ImageTower,
+    tower: ImageTower | ClipImage,
     frozen: Sequence[nn.Module],
     pixels: Pixels,
     views: int,
