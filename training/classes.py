@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from shared.models import Towers, TowersConfig
+from shared.models import DualEncoder, Towers, TowersConfig
 from training.captions import map_by_length
 from training.pretrained import Classifier
 
@@ -33,7 +33,7 @@ class Vectors:
         return Vectors(towers.image.embed(features), towers.text.embed(means))
 
     @torch.no_grad()
-    def public(self, towers: Towers) -> Vectors:
+    def public(self, towers: DualEncoder) -> Vectors:
         """Less their hubness, as the model gives them out."""
         return Vectors(towers.photo_vectors(self.images), towers.text_vectors(self.texts))
 

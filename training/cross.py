@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
-from shared.models import Reranker, RerankerConfig, Towers
+from shared.models import DualEncoder, Reranker, RerankerConfig
 from training import photos
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, CheckpointError, describe
@@ -112,7 +112,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         )
     kept = checkpoint.training["dual"]["views"]
     train_set = _features(checkpoint, data, min(options.views, kept), kept, cache, peers, console)
-    dev_set = _features(checkpoint, dev, 1, 2 * towers.config.image.looks - 1, cache, peers, console)
+    dev_set = _features(checkpoint, dev, 1, 2 * towers.image.looks - 1, cache, peers, console)
     images_for, captions_for = hardest(train_set.similarity, train_set.captions.image, options.hardest)
     negatives = min(options.negatives, images_for.shape[1], captions_for.shape[1])
     objective = _Objective(towers, reranker, options.grid_dropout)
@@ -184,7 +184,7 @@ def hardest(similarity: npt.NDArray[np.float32], caption_image: Int64, count: in
 class _Objective(nn.Module):
     """The trained parts: both token projections and the reranker."""
 
-    def __init__(self, towers: Towers, reranker: Reranker, grid_dropout: float) -> None:
+    def __init__(self, towers: DualEncoder, reranker: Reranker, grid_dropout: float) -> None:
         super().__init__()
         self.image_tokens = towers.image.token_projection.requires_grad_(True)
         self.grid_dropout = nn.Dropout(grid_dropout)
@@ -246,20 +246,19 @@ def _features(
             rows = np.arange(start, min(start + 64, len(data)))
             features = []
             for view in sorted({*range(views), *seen.looks}):
-                grid = towers.image.upper(seen.view(rows, view), trained).float()
+                grid, feature = towers.see(seen.view(rows, view), trained)
                 if view < views:
-                    grids[rows, view] = grid.cpu().numpy()
+                    grids[rows, view] = grid.float().cpu().numpy()
                 if view in seen.looks:
-                    features.append(grid.mean(dim=1))
+                    features.append(feature)
             vectors = towers.photo_vectors(towers.image.embed(torch.stack(features).mean(dim=0)))
             image_vectors[rows] = vectors.float().cpu()
         by_length = captions.mask.sum(axis=1).argsort(kind="stable")
         for start in track(range(0, len(by_length), 256), "captions through the tower", console=console):
             chosen = by_length[start : start + 256]
             ids, mask = captions.batch(chosen, device)
-            hidden = towers.text.hidden(ids, mask)
+            hidden, vectors = towers.read(ids, mask)
             words[chosen, : ids.shape[1]] = hidden.float().cpu().numpy()
-            vectors = towers.text_vectors(towers.text.embed(towers.text.mean(hidden.float(), mask)))
             text_vectors[torch.from_numpy(chosen)] = vectors.float().cpu()
     return _Features(captions, grids, words, (image_vectors @ text_vectors.T).numpy())
 

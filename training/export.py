@@ -29,7 +29,7 @@ from shared.artifacts import (
 )
 from shared.artifacts.manifest import TOWERS
 from shared.engines.onnx_engine import OnnxEngine
-from shared.models import RERANKER, Diptych, Reranker, Towers, load
+from shared.models import RERANKER, Diptych, DualEncoder, Reranker, load
 from shared.models.diptych import SCALE_SUFFIX
 from shared.schemas import Scoring
 
@@ -148,7 +148,7 @@ class _Method(nn.Module):
         return getattr(self.module, self._method)(*inputs)
 
 
-def _export_reranker(reranker: Reranker, towers: Towers, directory: Path) -> None:
+def _export_reranker(reranker: Reranker, towers: DualEncoder, directory: Path) -> None:
     dim, places = towers.config.token_dim, towers.image.side**2
     batch, length = Dim("batch", max=4096), Dim("length", max=towers.config.text.max_length)
     _export_graph(

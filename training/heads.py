@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from shared.models import Towers
+from shared.models import DualEncoder, Towers
 from training.captions import Captions
 from training.classes import Vectors
 from training.losses import info_nce
@@ -60,7 +60,7 @@ def fit(
 
 
 @torch.no_grad()
-def fill_banks(towers: Towers, known: Vectors) -> None:
+def fill_banks(towers: DualEncoder, known: Vectors) -> None:
     """Judge hubness by the first vectors of ``known``, training data in any order, if the towers judge it at all."""
     if towers.image_hubness is None or towers.text_hubness is None:
         return

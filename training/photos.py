@@ -21,7 +21,8 @@ from torchvision.transforms.v2.functional import resized_crop
 
 from shared.artifacts import ImagePreprocessing
 from shared.engines import images
-from shared.models import Towers
+from shared.models import ClipTowers, DualEncoder
+from shared.models.clip import ClipImage
 from shared.models.image_tower import ImageTower
 from training.data.captioned import CaptionedImages
 
@@ -46,10 +47,11 @@ def load(data: CaptionedImages, preprocessing: ImagePreprocessing, cache: Path, 
     return _cached(cache, "pixels", [facts, preprocessing.model_dump(mode="json")], shape, np.dtype(np.uint8), fill)
 
 
-def divide(towers: Towers, train_blocks: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-    """The frozen and the trained blocks of the backbone; -1 trains all."""
-    backbone = towers.image.backbone
-    return ([], [backbone]) if train_blocks < 0 else backbone.divide(train_blocks)
+def divide(towers: DualEncoder, train_blocks: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+    """The frozen and the trained blocks of the backbone; -1 trains all. CLIP's is one piece."""
+    if train_blocks < 0 or isinstance(towers, ClipTowers):
+        return [], [towers.image.backbone]
+    return towers.image.backbone.divide(train_blocks)
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class Seen:
     View 2n is look n of the finished model, view 2n + 1 the same look at the mirrored photo.
     """
 
-    tower: ImageTower
+    tower: ImageTower | ClipImage
     pixels: Pixels
     maps: npt.NDArray[np.float16] | None
     device: torch.device
 
     @staticmethod
     def of(
-        towers: Towers,
+        towers: DualEncoder,
         frozen: Sequence[nn.Module],
         pixels: Pixels,
         views: int,
@@ -100,12 +102,12 @@ class Seen:
     @property
     def looks(self) -> list[int]:
         """The views that are the finished model's own looks, as far as they are kept: all where pixels are."""
-        wanted = range(0, 2 * self.tower.config.looks, 2)
+        wanted = range(0, 2 * self.tower.looks, 2)
         return [view for view in wanted if self.maps is None or view < self.maps.shape[1]]
 
 
 def _maps(
-    tower: ImageTower,
+    tower: ImageTower | ClipImage,
     frozen: Sequence[nn.Module],
     pixels: Pixels,
     views: int,
@@ -144,7 +146,7 @@ def _from_maps(rows: npt.NDArray[np.float16], device: torch.device) -> Tensor:
     return to_tensor(rows, device).float().permute(0, 3, 1, 2)
 
 
-def _view(tower: ImageTower, batch: Tensor, view: int) -> Tensor:
+def _view(tower: ImageTower | ClipImage, batch: Tensor, view: int) -> Tensor:
     """uint8 (B, S, S, 3) -> normalised (B, 3, S, S)."""
     look, mirrored = divmod(view, 2)
     return tower.part(tower.normalise(batch.flip(2) if mirrored else batch), look)

@@ -17,6 +17,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command("export")(train.export)
+app.command("import-clip")(train.import_clip)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(artifacts.app, name="artifacts")
 app.command("publish")(artifacts.publish)

@@ -36,6 +36,14 @@ Dropout = Annotated[float, typer.Option(min=0.0, max=0.9)]
 Amp = Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; where it is not said, on a GPU only.")]
 
 
+ClipModel = Annotated[
+    str, typer.Option("--model", help="A model that open_clip knows, local-dir:FOLDER, or hf-hub:OWNER/NAME.")
+]
+ClipWeights = Annotated[
+    str | None, typer.Option("--weights", help="With a model's name: a file, or the tag of weights to download.")
+]
+
+
 class TextTower(StrEnum):
     bert = "bert"
     transformer = "transformer"
@@ -144,9 +152,59 @@ def dual(
 
 
 @app.command()
+def clip(
+    data: Data,
+    model: ClipModel,
+    weights: ClipWeights = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
+    ] = Path("runs/clip"),
+    epochs: Annotated[int, typer.Option(min=0, help="0 takes the model as it is.")] = 3,
+    batch_size: BatchSize = 128,
+    lr: Rate = 1e-5,
+    device: Device = "auto",
+    bank: Annotated[
+        int, typer.Option(min=0, help="Vectors of training data by which hubs are told and docked; 0 for none.")
+    ] = 3000,
+    captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 1,
+    weight_decay: Decay = 0.1,
+    warmup: Warmup = 50,
+    seed: Seed = 0,
+    amp: Amp = None,
+) -> None:
+    """Fine-tune a CLIP-class model of open_clip's with InfoNCE and keep the epoch that is best on dev."""
+    with extra("train"):
+        from training import clip as job
+    with _told():
+        job.train(
+            job.ClipOptions(
+                data=data,
+                out=out,
+                model=model,
+                weights=weights,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                device=device,
+                bank=bank,
+                captions_per_image=captions_per_image,
+                weight_decay=weight_decay,
+                warmup=warmup,
+                seed=seed,
+                amp=amp,
+            ),
+            console,
+        )
+        console.print(
+            f"next: diptych train cross --data {data} --dual {out}, or diptych export {out} --data {data}",
+            soft_wrap=True,
+        )
+
+
+@app.command()
 def cross(
     data: Data,
-    dual: Annotated[Path, typer.Option(help="The finished run of `diptych train dual`.")] = Path("runs/dual"),
+    dual: Annotated[Path, typer.Option(help="The finished run of `diptych train dual` or `clip`.")] = Path("runs/dual"),
     out: Annotated[
         Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
     ] = Path("runs/cross"),
@@ -217,6 +275,24 @@ def export(
             f"{manifest.ref} is in {out or run / 'artifact'}\nnext: diptych publish {out or run / 'artifact'}",
             soft_wrap=True,
         )
+
+
+def import_clip(
+    model: ClipModel,
+    out: Annotated[Path, typer.Option(help="Where to write the artifact.")],
+    weights: ClipWeights = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A data set: its dev split calibrates scores and checks parity.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The model's name in the store.")] = "clip",
+    version: Annotated[str, typer.Option(help="Its version; `diptych publish` can number it anew.")] = "1",
+) -> None:
+    """Turn a CLIP-class model of open_clip's, as it is, into an artifact like any other."""
+    with extra("train"):
+        from training import publish
+    with _told():
+        manifest = publish.import_clip(model, weights, out, data, name=name, version=version, console=console)
+        console.print(f"{manifest.ref} is in {out}\nnext: diptych publish {out}", soft_wrap=True)
 
 
 def _told() -> AbstractContextManager[None]:

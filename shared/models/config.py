@@ -55,6 +55,31 @@ class TowersConfig(_Config):
     text: TextTowerConfig = TextTowerConfig()
 
 
+class ClipImageConfig(_Config):
+    """As in :class:`ImageTowerConfig`."""
+
+    size: int = Field(224, ge=32)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    grid: int = Field(7, ge=1)
+
+
+class ClipTextConfig(_Config):
+    max_length: int = Field(77, ge=4)
+
+
+class ClipConfig(_Config):
+    """A CLIP-class joint encoder. ``network`` is what open_clip calls its ``model_cfg``; the rest is as in
+    :class:`TowersConfig`."""
+
+    network: dict[str, Any]
+    embedding_dim: int = Field(ge=8)
+    bank: int = Field(0, ge=0)
+    token_dim: int = Field(128, ge=1)
+    image: ClipImageConfig
+    text: ClipTextConfig = ClipTextConfig()
+
+
 class RerankerConfig(_Config):
     """``width`` is the seed's ``--embed_dim``."""
 
@@ -66,5 +91,5 @@ class RerankerConfig(_Config):
 
 
 class DiptychConfig(_Config):
-    towers: TowersConfig = TowersConfig()
+    towers: TowersConfig | ClipConfig = TowersConfig()
     reranker: RerankerConfig | None = None

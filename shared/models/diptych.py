@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest
 from shared.artifacts.manifest import TOWERS
+from shared.models.clip import ClipTowers
 from shared.models.config import DiptychConfig, TowersConfig
-from shared.models.hubness import EXTRA, Hubness
+from shared.models.hubness import EXTRA, Docked
 from shared.models.image_tower import ImageTower
 from shared.models.reranker import Reranker
 from shared.models.text_tower import TextTower
@@ -23,17 +25,15 @@ RERANKER = "reranker.safetensors"
 SCALE_SUFFIX = ".scale"
 
 
-class Towers(nn.Module):
+class Towers(Docked):
     """The dual encoder. ``log_scale`` is the logarithm of the inverse temperature (Radford et al., 2021)."""
 
     def __init__(self, config: TowersConfig) -> None:
-        super().__init__()
-        self.config = config
         dim = config.embedding_dim - (EXTRA if config.bank else 0)
+        super().__init__(config.bank, dim)
+        self.config = config
         self.image = ImageTower(config.image, dim, config.token_dim)
         self.text = TextTower(config.text, dim, config.token_dim)
-        self.image_hubness = Hubness(config.bank, dim) if config.bank else None
-        self.text_hubness = Hubness(config.bank, dim) if config.bank else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,22 +43,27 @@ class Towers(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """int64 ids and mask (B, T) -> embedding (B, D), tokens (B, T, d)."""
+        hidden, vectors = self.read(ids, mask)
+        return vectors, self.text.tokens(hidden)
+
+    def see(self, maps: Tensor, blocks: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+        """One look as maps before the backbone's last ``blocks`` -> grid (B, N, C), and its feature (B, C)."""
+        grid = self.image.upper(maps, blocks)
+        return grid, grid.float().mean(dim=1)
+
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, T) -> hidden (B, T, W), vectors (B, D)."""
         hidden = self.text.hidden(ids, mask)
-        return self.text_vectors(self.text.embed(self.text.mean(hidden, mask))), self.text.tokens(hidden)
+        return hidden, self.text_vectors(self.text.embed(self.text.mean(hidden.float(), mask)))
 
-    def photo_vectors(self, vectors: Tensor) -> Tensor:
-        """What an index holds: the image tower's vectors, less their hubness."""
-        return vectors if self.image_hubness is None else self.image_hubness.extend(vectors, photo=True)
 
-    def text_vectors(self, vectors: Tensor) -> Tensor:
-        """The same of the text tower's."""
-        return vectors if self.text_hubness is None else self.text_hubness.extend(vectors, photo=False)
+DualEncoder = Towers | ClipTowers
 
 
 class Diptych(nn.Module):
     """Towers and, when there is one, the reranker."""
 
-    def __init__(self, towers: Towers, reranker: Reranker | None = None) -> None:
+    def __init__(self, towers: DualEncoder, reranker: Reranker | None = None) -> None:
         super().__init__()
         self.towers = towers
         self.reranker = reranker
@@ -66,7 +71,11 @@ class Diptych(nn.Module):
     @staticmethod
     def build(config: DiptychConfig) -> Diptych:
         """With fresh weights."""
-        return Diptych(Towers(config.towers), Reranker(config.reranker) if config.reranker else None)
+        towers = config.towers
+        return Diptych(
+            Towers(towers) if isinstance(towers, TowersConfig) else ClipTowers(towers),
+            Reranker(config.reranker) if config.reranker else None,
+        )
 
     @property
     def config(self) -> DiptychConfig:

@@ -51,3 +51,20 @@ class Hubness(nn.Module):
         rest = (_LIMIT - docked**2).clamp(min=0).sqrt()  # each side has its own, so that they never meet
         extra = (docked, one, rest, none) if photo else (one, docked, none, rest)
         return torch.cat([vectors, *extra], dim=-1) / math.sqrt(2)
+
+
+class Docked(nn.Module):
+    """A dual encoder whose two sides, vectors of ``dim``, are docked for their hubness where it has a ``bank``."""
+
+    def __init__(self, bank: int, dim: int) -> None:
+        super().__init__()
+        self.image_hubness = Hubness(bank, dim) if bank else None
+        self.text_hubness = Hubness(bank, dim) if bank else None
+
+    def photo_vectors(self, vectors: Tensor) -> Tensor:
+        """What an index holds: the image tower's vectors, less their hubness."""
+        return vectors if self.image_hubness is None else self.image_hubness.extend(vectors, photo=True)
+
+    def text_vectors(self, vectors: Tensor) -> Tensor:
+        """The same of the text tower's."""
+        return vectors if self.text_hubness is None else self.text_hubness.extend(vectors, photo=False)

@@ -147,6 +147,10 @@ class ImageTower(nn.Module):
             self.register_buffer("class_vectors", torch.zeros(config.classes, vector_dim))
             self.register_buffer("class_weight", torch.zeros(()))
 
+    @property
+    def looks(self) -> int:
+        return self.config.looks
+
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
         """Have :meth:`embed` see each of the channels of ``features`` (N, C) with mean 0 and deviation 1."""

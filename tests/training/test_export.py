@@ -13,7 +13,16 @@ from safetensors import safe_open
 
 from shared.artifacts import ArtifactError, ModelManifest, fingerprint, read_manifest, verify_files
 from shared.engines import open_engine
-from shared.models import Diptych, DiptychConfig, ImageTowerConfig, RerankerConfig, TextTowerConfig, TowersConfig, load
+from shared.models import (
+    Diptych,
+    DiptychConfig,
+    ImageTowerConfig,
+    RerankerConfig,
+    TextTowerConfig,
+    Towers,
+    TowersConfig,
+    load,
+)
 from training import export
 from training.data import vocabulary
 from training.export import ParityError
@@ -147,6 +156,7 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path: Path) -> None:
         reranker=RerankerConfig(width=16, layers=1),
     )
     model = Diptych.build(config)
+    assert isinstance(model.towers, Towers)
     with torch.no_grad():
         model.towers.text.projection.weight[0, 0] = 1e6  # beyond half precision
     words = vocabulary.build(TEXTS, min_count=1)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest, verify_files
 from shared.engines import open_engine
+from shared.models import Towers
 from training import cross, dual, evaluate, photos, publish
 from training.checkpoint import Checkpoint, CheckpointError
 from training.cross import CrossOptions
@@ -84,6 +85,7 @@ def test_the_dual_encoder_learns_and_keeps_its_best_epoch(finished: Finished) ->
     assert kept["metrics"].items() <= max(log, key=_quality).items()
     checkpoint = Checkpoint.load(finished.dual.out)
     towers = checkpoint.model.towers
+    assert isinstance(towers, Towers)
     weight = kept["model"]["towers.image.projection.weight"]
     assert torch.equal(towers.image.projection.weight, weight)
     assert towers.text_hubness is not None
