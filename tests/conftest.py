@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.artifacts import tiny_artifact
 from tests.support.photos import captioned_folder
+
+# How long an example takes says more of the machine than of the code; each whole test has its time limit.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ class ClipTowers(Docked):
         return vectors, self.text.tokens(hidden)
 
     def see(self, pixels: Tensor, blocks: Sequence[nn.Module] = ()) -> tuple[Tensor, Tensor]:
-        """As :meth:`shared.models.Towers.see`; ``blocks`` are all of the network, so its input is normalised pixels. The
+        """As :meth:`shared.models.Towers.see`; ``blocks`` are all of the network, so it takes normalised pixels. The
         feature is the vector (B, D)."""
         return self.image.see(pixels)
 
