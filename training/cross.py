@@ -51,7 +51,7 @@ class CrossOptions:
     weight_decay: float = 0.05
     negatives: int = 4
     hardest: int = 300
-    views: int = 4
+    views: int = 2
     dropout: float = 0.1
     grid_dropout: float = 0.3
     seed: int = 0

@@ -218,7 +218,7 @@ def cross(
     weight_decay: Decay = 0.05,
     negatives: Annotated[int, typer.Option(min=1, help="Hard negatives in each list.")] = 4,
     hardest: Annotated[int, typer.Option(min=1, help="How many of the nearest wrong items they are drawn from.")] = 300,
-    views: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's views of a photo to train on.")] = 4,
+    views: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's views of a photo to train on.")] = 2,
     dropout: Dropout = 0.1,
     grid_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the backbone's features.")] = 0.3,
     seed: Seed = 0,

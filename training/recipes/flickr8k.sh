@@ -24,7 +24,7 @@ train() {
 
 # Cross-attention on the token features of those towers, against negatives drawn from the 300 nearest wrong ones.
 [ -f "$out/cross/checkpoint.json" ] || train cross --dual "$out/dual" --out "$out/cross" \
-    --epochs 6 --batch-size 48 --lr 1e-3 --warmup 60 --weight-decay 0.05 --negatives 4 --hardest 300 --views 4 \
+    --epochs 3 --batch-size 48 --lr 1e-3 --warmup 60 --weight-decay 0.05 --negatives 4 --hardest 300 --views 2 \
     --embed-dim 128 --layers 2 --dropout 0.1 --grid-dropout 0.3
 
 [ -d "$out/artifact" ] || diptych export "$out/cross" --data "$data" --out "$out/artifact" --name flickr8k
