@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test check clean
+.PHONY: help demo smoke test check results measure given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -27,6 +27,15 @@ check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+results: $(VENV)/.installed-serve ## Write docs/results.md and its plots from docs/results/*.json
+	@exec $(BIN)/diptych measure report docs/results --model artifacts/flickr8k
+
+measure: given-flickr8k $(VENV)/.installed-dev ## Measure the shipped model and write docs/results/*.json: FLICKR8K=DIR
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec training/recipes/measure.sh "$(FLICKR8K)"
+
+given-flickr8k:
+	@test -n "$(FLICKR8K)" || { echo "say where the data set is: make measure FLICKR8K=DIR"; exit 1; }
 
 clean: ## Delete what was installed and cached; what was published and indexed (.diptych) stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output
