@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke train test check clean
+.PHONY: help demo smoke train test check results measure given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -19,9 +19,9 @@ demo: $(VENV)/.installed-serve ## Search photos in a browser [PHOTOS=DIR | FLICK
 smoke: $(VENV)/.installed-serve ## Start everything in a temporary place, ask it, stop it, and see that nothing is left
 	@exec $(BIN)/diptych smoke
 
-train: $(VENV)/.installed-train ## Train the shipped model anew, from photos to artifact: FLICKR8K=DIR [SEED=0] [OUT=runs/flickr8k-0]
+train: given-flickr8k $(VENV)/.installed-train ## Train the shipped model anew, from photos to artifact: FLICKR8K=DIR [SEED=0] [OUT=runs/flickr8k-0]
 	@PATH="$(abspath $(BIN)):$$PATH" SEED=$(or $(SEED),0) \
-		exec training/recipes/flickr8k.sh "$(or $(FLICKR8K),$(error say where Flickr8k is: make train FLICKR8K=DIR))" $(OUT)
+		exec training/recipes/flickr8k.sh "$(FLICKR8K)" $(OUT)
 
 test: $(VENV)/.installed-dev ## Run all tests [FLICKR8K_ROOT=DIR for those on the real data] [ARGS=...]
 	@exec $(BIN)/python -m pytest $(ARGS)
@@ -31,6 +31,15 @@ check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+results: $(VENV)/.installed-serve ## Write docs/results.md and its plots from docs/results/*.json
+	@exec $(BIN)/diptych measure report docs/results --model artifacts/flickr8k
+
+measure: given-flickr8k $(VENV)/.installed-dev ## Measure the shipped model and write docs/results/*.json: FLICKR8K=DIR
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec training/recipes/measure.sh "$(FLICKR8K)"
+
+given-flickr8k:
+	@test -n "$(FLICKR8K)" || { echo "say where Flickr8k is: make $(MAKECMDGOALS) FLICKR8K=DIR"; exit 1; }
 
 clean: ## Delete what was installed and cached; what was published and indexed (.diptych) stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output

@@ -65,6 +65,17 @@ class Candidates:
     i2t_logits: Float32
 
 
+def measured_with(engine: Engine) -> dict[str, Any]:
+    """What a figure was measured with: the model, the seed of its training, and what computed it."""
+    manifest = engine.manifest
+    return {
+        "artifact": manifest.ref,
+        "fingerprint": manifest.fingerprint,
+        "seed": manifest.training.get("dual", {}).get("seed"),
+        "runtime": engine.runtime,
+    }
+
+
 def embed(engine: Engine, data: CaptionedImages, console: Console, batch: int = 64) -> Embedded:
     """Photos from their files, captions as they are."""
     texts = [text for image in data.images for text in image.captions]
@@ -161,15 +172,14 @@ def evaluate(
         found = rerank(engine, split, depth, console)
         t2i, i2t = cross_scores(split, found, scoring.similarity_weight)
     report = {
-        "artifact": engine.manifest.ref,
-        "fingerprint": engine.manifest.fingerprint,
+        **measured_with(engine),
         "model_type": model_type,
         "images": len(data),
         "captions": len(split.caption_image),
         "skipped": dict(data.skipped),
         **({"rerank_depth": depth} if model_type == "cross" else {}),
         **figures(t2i, i2t, split.caption_image),
-        "expected_calibration_error": round(_calibration_error(t2i, split.caption_image, scoring, model_type), 4),
+        **_calibration(t2i, split.caption_image, scoring, model_type),
     }
     if trec is not None:
         _write_trec(trec, model_type, split, t2i, i2t)
@@ -199,10 +209,20 @@ def _retrieved(scores: Scores, caption_image: Int64, depth: int = 10) -> tuple[S
     return scores[best, columns].ravel(), (best == caption_image[columns]).ravel()
 
 
-def _calibration_error(scores: Scores, caption_image: Int64, scoring: Scoring, model_type: str) -> float:
+def _calibration(scores: Scores, caption_image: Int64, scoring: Scoring, model_type: str) -> dict[str, Any]:
+    """How far the probabilities can be trusted, text to image: bins, and the error also where it was not fitted to."""
     raw, match = _retrieved(scores, caption_image)
-    fitted = scoring.cross if model_type == "cross" else scoring.dual
-    return calibration.expected_calibration_error(probability(raw, fitted), match)
+    predicted = probability(raw, scoring.cross if model_type == "cross" else scoring.dual)
+    half = np.tile(caption_image % 2 == 0, len(raw) // len(caption_image))
+    held_out = calibration.held_out_error(raw, match, half)
+    return {
+        "expected_calibration_error": round(calibration.expected_calibration_error(predicted, match), 4),
+        "held_out_calibration_error": None if held_out is None else round(held_out, 4),
+        "reliability": [
+            {key: round(value, 4) for key, value in vars(row).items()}
+            for row in calibration.reliability(predicted, match)
+        ],
+    }
 
 
 def _write_trec(folder: Path, model_type: str, split: Embedded, t2i: Scores, i2t: Scores) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from diptych.cli import artifacts, data, evaluate, index, run, search, serve, train
+from diptych.cli import artifacts, data, evaluate, index, measure, run, search, serve, train
 
 app = typer.Typer(
     name="diptych",
@@ -19,6 +19,7 @@ app.add_typer(train.app, name="train")
 app.command("export")(train.export)
 app.command("import-clip")(train.import_clip)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(measure.app, name="measure")
 app.add_typer(artifacts.app, name="artifacts")
 app.command("publish")(artifacts.publish)
 app.add_typer(index.app, name="index")

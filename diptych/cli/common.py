@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -65,3 +67,37 @@ def extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         tell(f"{error.name} is not installed: this subcommand needs pip install 'diptych[{name}]'")
         raise typer.Exit(1) from error
+
+
+def typed(context: typer.Context) -> str:
+    """The running command as a person would type it: the options that were given, in the order of the help.
+
+    What lies under the working directory is shown relative to it, anything else by its name alone: where a data set
+    lies on one machine is no part of a result.
+    """
+    words: list[str] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[parameter.name or ""]
+        if parameter.param_type_name == "option":
+            words.append(next(name for name in parameter.opts if name.startswith("--")))
+        words.append(shlex.quote(_shown(value) if isinstance(value, Path) else str(value)))
+    step: Any = context
+    while step.parent is not None:
+        words.insert(0, step.info_name)
+        step = step.parent
+    return " ".join(["diptych", *words])
+
+
+def _shown(path: Path) -> str:
+    whole, here = path.resolve(), Path.cwd()
+    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.name
+
+
+def write_result(path: Path, context: typer.Context, found: Mapping[str, Any]) -> None:
+    """Write what was measured, with the command that measures it again, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"command": typed(context), **found}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from diptych.cli.common import DEFAULT_STORE, ModelType, Split, StoreOption, console, extra, told_plainly
+from diptych.cli.common import DEFAULT_STORE, ModelType, Split, StoreOption, console, extra, told_plainly, write_result
 
 
 def evaluate(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")],
     split: Annotated[Split, typer.Option()] = Split.dev,
     model: Annotated[ModelType, typer.Option(help="The dual encoder alone, or with reranking.")] = ModelType.dual,
@@ -44,8 +44,7 @@ def evaluate(
         found = job.evaluate(loaded, photos, model.value, console, depth=depth, trec=trec)
         found = {"split": split.value, **found}
         if report is not None:
-            report.parent.mkdir(parents=True, exist_ok=True)
-            report.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_result(report, context, found)
     size = f"{found['images']} photos, {found['captions']} captions"
     table = Table(title=f"{found['artifact']}, {model.value}, {split.value}: {size}")
     for column in ("", "R@1", "R@5", "R@10", "median rank"):

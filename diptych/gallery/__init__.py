@@ -40,6 +40,25 @@ def photos() -> list[Photo]:
     ]
 
 
+@dataclass(frozen=True)
+class ThingName:
+    """The name of a thing, and the ``photos`` (their names) that show it, as a person sees them.
+
+    ``imagenet``: it is one of ImageNet's thousand classes, so that a backbone may have learned it by name.
+    """
+
+    name: str
+    imagenet: bool
+    photos: frozenset[str]
+
+
+def things() -> list[ThingName]:
+    """What the photos show, labelled by hand: names of ImageNet's classes, and names that are none of them."""
+    lines = resources.files(__package__).joinpath("classes.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = map(json.loads, lines)
+    return [ThingName(entry["name"], entry["imagenet"], frozenset(entry["photos"])) for entry in entries]
+
+
 def _find(package: str, path: str) -> Path:
     """A file inside an installed package, which is not imported for it."""
     spec = util.find_spec(package)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from timm.data.imagenet_info import ImageNetInfo
 
 from diptych import gallery
 
@@ -46,3 +47,18 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diptych.gallery.util.find_spec", lambda _: None)
     with pytest.raises(gallery.GalleryError, match=r"skimage .*diptych\[gallery\]"):
         gallery.photos()
+
+
+def test_things_are_labelled_with_photos_of_the_gallery() -> None:
+    named = gallery.things()
+    assert len({thing.name for thing in named}) == len(named)
+    assert all(thing.photos and thing.photos <= {photo.name for photo in PHOTOS} for thing in named)
+    # Every photo shows something that has a name.
+    assert set().union(*(thing.photos for thing in named)) == {photo.name for photo in PHOTOS}
+
+
+def test_the_names_that_are_said_to_be_imagenets_are() -> None:
+    described = (str(ImageNetInfo().index_to_description(index)) for index in range(1000))
+    classes = {name.strip().lower() for names in described for name in names.split(",")}
+    for thing in gallery.things():
+        assert (thing.name.lower() in classes) == thing.imagenet, thing.name

@@ -47,3 +47,25 @@ def test_the_calibration_error_is_the_weighted_gap() -> None:
     # bins: 0.9 said, 0.75 seen (4 pairs); 0.1 said, 0.5 seen (2); 1 and 0 as they should be
     assert calibration.expected_calibration_error(predicted, match) == pytest.approx((4 * 0.15 + 2 * 0.4) / 8)
     assert calibration.expected_calibration_error(match.astype(float), match) == 0
+
+
+def test_the_bins_hold_every_pair_once() -> None:
+    raw, match = _drawn(40, -11)
+    predicted = probability(raw, calibration.fit(raw, match))
+    bins = calibration.reliability(predicted, match, bins=5)
+    assert sum(row.count for row in bins) == len(raw)
+    assert [round(row.mean_probability * 5 - 0.5) for row in bins] == [0, 1, 2, 3, 4]
+    assert all(row.share_of_matches == pytest.approx(row.mean_probability, abs=0.03) for row in bins)
+
+
+def test_an_error_that_is_held_out_sees_what_a_fit_on_everything_hides() -> None:
+    raw, match = _drawn(40, -11)
+    half = np.arange(len(raw)) % 2 == 0
+    assert calibration.held_out_error(raw, match, half) == pytest.approx(0, abs=0.02)
+    # One half's scores mean the opposite of the other's: a fit on either says nothing about the other.
+    assert calibration.held_out_error(np.where(half, raw, -raw), match, half) > 0.2  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("half", [np.ones(4, bool), np.array([True, True, False, False])])
+def test_no_error_is_told_where_a_half_cannot_be_fitted(half: np.ndarray) -> None:
+    assert calibration.held_out_error(np.arange(4.0), np.array([True, True, True, False]), half) is None
