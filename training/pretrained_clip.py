@@ -135,6 +135,8 @@ def _network(open_clip: Any, model: str, weights: str | None) -> dict[str, Any]:
     if trained and trained.get("quick_gelu", False) != network.get("quick_gelu", False):
         other = model.removesuffix("-quickgelu") if network.get("quick_gelu") else f"{model}-quickgelu"
         raise WeightsError(f"the weights {weights} are of {other}, which has another activation than {model}")
+    if "timm_model_name" in network["vision_cfg"]:  # an artifact must be built again without a download
+        network["vision_cfg"]["timm_model_pretrained"] = False
     return dict(network)
 
 

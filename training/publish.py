@@ -89,7 +89,7 @@ def _artifact(
         metrics: dict[str, Any]
         if dev is None:
             metrics = {"parity": parity}
-            scoring = _unmeasured(engine, pixels, texts, float(checkpoint.model.towers.log_scale.exp()))
+            scoring = _unmeasured(engine, pixels, texts, float(checkpoint.model.towers.log_scale.detach().exp()))
         else:
             measured, scoring = _measured(engine, dev, depth, console)
             metrics = {"dev": {"parity": parity, **measured}}

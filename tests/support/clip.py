@@ -31,4 +31,4 @@ def write_clip(folder: Path, vision: dict[str, Any] | None = None, **text: Any) 
 
 def opened(model: str) -> Any:
     """The model as open_clip itself opens it."""
-    return open_clip.create_model(model, require_pretrained=True).eval()
+    return open_clip.create_model(model, require_pretrained=True).eval().requires_grad_(False)

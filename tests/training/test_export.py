@@ -136,6 +136,22 @@ def test_a_large_table_of_words_is_stored_in_one_byte_a_number(wide: tuple[Path,
     assert not open_engine(directory, engine="onnx", device="cpu").manifest.has_reranker
 
 
+@pytest.mark.parametrize(("library", "backbone", "size"), [("timm", "test_vit", 80), ("torchvision", "resnet18", 64)])
+def test_other_backbones_are_served_too(library: str, backbone: str, size: int, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    image = ImageTowerConfig.model_validate({"library": library, "backbone": backbone, "size": size, "grid": 2})
+    words = vocabulary.build(TEXTS, min_count=1)
+    text = TextTowerConfig(kind="gru", vocab_size=len(words), width=16, max_length=16)
+    model = Diptych.build(DiptychConfig(towers=TowersConfig(embedding_dim=32, token_dim=8, image=image, text=text)))
+    export.export(model, vocabulary.tokenizer(words), tmp_path / "model", name="other", vocabulary=words)
+    pixels = RNG.integers(0, 256, (4, size, size, 3), np.uint8)
+    report = export.check_parity(tmp_path / "model", pixels, TEXTS)
+    assert min(report["image_cosine"], report["text_cosine"]) > 0.9999
+    found = open_engine(tmp_path / "model", engine="onnx", device="cpu").embed_images(pixels)
+    assert found.embedding.shape == (4, 32)
+    assert {item.codes.shape for item in found.tokens} == {(4, 8)}
+
+
 def test_the_fingerprint_is_the_towers_and_the_tokenizers(tiny_model: Path, tmp_path: Path) -> None:
     """Another reranker on equal towers fits the index that is there."""
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
