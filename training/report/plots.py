@@ -15,7 +15,7 @@ from training.report.files import Figures
 from training.report.recalls import recall_sum
 
 GRAY, BLUE, ORANGE, GREEN = "#7d8590", "#3987e5", "#d9730d", "#2e9e5b"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # letters stay letters
     "svg.hashsalt": "diptych",  # equal figures make equal files
     "font.family": "sans-serif",

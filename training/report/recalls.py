@@ -21,7 +21,7 @@ def six(found: Figures) -> list[str]:
 
 def recall_sum(found: Figures) -> float:
     """The sum of the six recalls, 0 to 600."""
-    return sum(found[way][k] for way in WAYS for k in RECALLS)
+    return float(sum(found[way][k] for way in WAYS for k in RECALLS))
 
 
 def seven(found: Figures) -> list[str]:

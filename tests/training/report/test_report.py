@@ -132,9 +132,14 @@ def test_plots_can_be_read_on_white_and_on_black(results: Path, tiny_model: Path
         assert f"](results/{name}.svg)" in results.with_suffix(".md").read_text(encoding="utf-8")
 
 
+def _seed_2_is_seed_1(at: Path) -> None:
+    for model in ("dual", "cross"):
+        edit(at / f"seed-2-{model}.json", lambda found: {**found, "fingerprint": "of seed 1"})
+
+
 TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file is missing": (lambda at: (at / "depth.json").unlink(), r"depth\.json is missing: make measure writes it"),
-    "no seed": (lambda at: [path.unlink() for path in at.glob("seed-*")], r"has no seed-0-dual\.json"),
+    "no seed": (lambda at: list(map(Path.unlink, at.glob("seed-*"))), r"has no seed-0-dual\.json"),
     "half a seed": (lambda at: (at / "seed-1-cross.json").unlink(), r"seed-1-cross\.json is missing"),
     "a broken file": (lambda at: (at / "gallery.json").write_text("{"), r"gallery\.json cannot be read"),
     "no command": (
@@ -154,10 +159,7 @@ TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
         r"different data \(images: 24, 7\)",
     ),
     "a seed twice": (
-        lambda at: [
-            edit(at / f"seed-2-{model}.json", lambda found: {**found, "fingerprint": "of seed 1"})
-            for model in ("dual", "cross")
-        ],
+        _seed_2_is_seed_1,
         "two seeds are the same model",
     ),
     "a seed of two models": (
