@@ -119,4 +119,4 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path, drawn_photos: Path) 
     kept = [json.dumps(row) for row in rows if row["split"] != "test"]
     (tmp_path / "captions.jsonl").write_text("\n".join(kept))
     assert measured(tmp_path / "out.json", "dataset", "--data", tmp_path)["absent"] == ["test"]
-    assert "no captions under" in run("measure", "dataset", "--data", tmp_path / "none", code=1).stderr
+    assert "is not a folder" in run("measure", "dataset", "--data", tmp_path / "none", code=1).stderr

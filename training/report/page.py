@@ -41,7 +41,7 @@ def _figures(results: Results) -> dict[str, str]:
     depth, gallery, failed, data = (found[name] for name in ("depth", "gallery", "failures", "dataset"))
     names = [kind["cross"] for kind in gallery["names"].values()]
     name_misses = [miss for kind in names for miss in kind["misses"]]
-    by_gender = {row["answer"]: row for row in failed["kinds"] if row["kind"] == "gender said"}
+    by_gender = {row["answer"]: row["cross_r1"] for row in failed["kinds"] if row["kind"] == "gender said"}
     train = data["splits"]["train"]
     towers, reranker = manifest.config["towers"], manifest.config["reranker"]
     text = towers["text"].get("bert") or towers["text"]
@@ -107,8 +107,8 @@ def _figures(results: Results) -> dict[str, str]:
         "train_captions": f"{train['captions']:,}",
         "male_only": percent(train["kinds"]["gender said"]["male only"]),
         "female_only": percent(train["kinds"]["gender said"]["female only"]),
-        "male_r1": f"{by_gender['male only']['cross_r1']:.1f}",
-        "female_r1": f"{by_gender['female only']['cross_r1']:.1f}",
+        "male_r1": number(by_gender.get("male only")),
+        "female_r1": number(by_gender.get("female only")),
         "absent": ", ".join(data["absent"]) or "nothing",
         "skipped": "; ".join(f"{count} {reason}" for reason, count in train["skipped"].items()) or "nothing",
         "dataset_table": f"{dataset.counts(data)}\n\n{_sources(results, 'dataset')}",
