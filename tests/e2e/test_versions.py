@@ -75,8 +75,8 @@ def test_a_pointer_to_a_mismatched_pair_is_not_followed(stack: Stack, client: Cl
     with Load(stack.url("gateway")) as load:
         load.wait_for_answers()
         store.store.activate(MODELS[1], store.indexes[1])
-        pointer.write_text(pointer.read_text().replace('"photos/2"', '"photos/3"'))
         _mislabel(store, "3")
+        pointer.write_text(pointer.read_text().replace('"photos/2"', '"photos/3"'))
         wait_for(lambda: "photos/3 cannot be served" in problem_of(stack, "index"), "the index to refuse photos/3")
         assert "it was built by model tiny/1" in problem_of(stack, "index")
         wait_for(lambda: "tiny/2" in _loaded(stack), "the encoder to load tiny/2")
