@@ -58,7 +58,8 @@ def test_things_are_labelled_with_photos_of_the_gallery() -> None:
 
 
 def test_the_names_that_are_said_to_be_imagenets_are() -> None:
-    described = (str(ImageNetInfo().index_to_description(index)) for index in range(1000))
+    info = ImageNetInfo()
+    described = (str(info.index_to_description(index)) for index in range(1000))
     classes = {name.strip().lower() for names in described for name in names.split(",")}
     for thing in gallery.things():
         assert (thing.name.lower() in classes) == thing.imagenet, thing.name

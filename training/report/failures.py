@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import comb
 
 from training.report.files import Figures
 from training.report.markdown import percent, table
@@ -49,6 +50,13 @@ def ranks(found: Figures) -> str:
     titles["beyond"] = f"after {found['rerank_depth']}"
     rows = [[model, *(f"{found['ranks'][model][key]:.1f} %" for key in titles)] for model in ("dual", "cross")]
     return table(["place of the right photo", *titles.values()], rows)
+
+
+def sign_test(mends: int, breaks: int) -> float:
+    """How likely a split at least as uneven is, were each of the changed answers mended or broken by the toss of a
+    coin: McNemar's test, exact and two-sided."""
+    changed, fewer = mends + breaks, min(mends, breaks)
+    return min(1.0, 2 * sum(comb(changed, n) for n in range(fewer + 1)) / (1 << changed))
 
 
 def hubs(found: Figures) -> str:

@@ -85,6 +85,7 @@ def _figures(results: Results) -> dict[str, str]:
         "ranks_table": failures.ranks(failed),
         "mends": str(failed["reranking"]["mends"]),
         "breaks": str(failed["reranking"]["breaks"]),
+        "by_chance": f"{failures.sign_test(**failed['reranking']):.2g}",
         "hubs_table": failures.hubs(failed),
         "as_good_table": failures.as_good(failed),
         "worst_count": str(len(failed["worst"])),

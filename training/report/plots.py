@@ -48,8 +48,8 @@ def depth(path: Path, rows: Sequence[Figures]) -> None:
             (left, "depth", "candidates reranked (k)"),
             (right, "milliseconds", "median ms to rerank one query's k"),
         ):
-            for name, (colour, gain) in gains.items():
-                panel.plot([row[over] for row in reranked], gain, "o-", color=colour, label=name, markersize=4)
+            for (name, (colour, gain)), mark in zip(gains.items(), "os^", strict=True):
+                panel.plot([row[over] for row in reranked], gain, f"{mark}-", color=colour, label=name, markersize=5)
             panel.axhline(0, color=GRAY, linewidth=1)
             panel.set_xlabel(label)
         left.set_ylabel("gain in points")

@@ -56,14 +56,14 @@ def published(rows: Sequence[Figures], shipped: Seed) -> str:
         return [number(found.get(k)) for k in RECALLS]
 
     ours = [
-        ["", f"**Diptych, {model}**", "dev", *six(found), "this page"]
+        ["", f"**Diptych, {model}**", "this page", found["split"], *six(found)]
         for model, found in (("dual", shipped.dual), ("cross", shipped.cross))
     ]
     theirs = [
-        [row["group"], row["model"], row["split"], *cells(row["t2i"]), *cells(row["i2t"]), row["source"]]
+        [row["group"], row["model"], row["source"], row["split"], *cells(row["t2i"]), *cells(row["i2t"])]
         for row in rows
     ]
-    return table(["", "model", "split", *HEAD, "source"], ours + theirs, left=3)
+    return table(["", "model", "source", "split", *HEAD], ours + theirs, left=4)
 
 
 def depth(rows: Sequence[Figures]) -> str:
@@ -91,16 +91,14 @@ def ablations(rows: Sequence[Figures]) -> str:
         cells = [
             [
                 row["change"],
-                number(row.get("t2i_r1")),
-                number(row.get("i2t_r1")),
-                number(row.get("recall_sum")),
                 row.get("note", ""),
                 f"`{row.get('commit') or row.get('command')}`",
+                *(number(row.get(figure)) for figure in ("t2i_r1", "i2t_r1", "recall_sum")),
             ]
             for row in of_group
         ]
-        head = ["", "t2i R@1", "i2t R@1", "sum of recalls", "note", "from"]
-        parts.append(f"**{group}**\n\n{table(head, cells)}")
+        head = ["", "note", "from", "t2i R@1", "i2t R@1", "sum of recalls"]
+        parts.append(f"**{group}**\n\n{table(head, cells, left=3)}")
     return "\n\n".join(parts)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from string import Template
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,12 +18,11 @@ from typer.testing import CliRunner, Result
 
 from diptych import shipped
 from diptych.cli import app
-from shared.artifacts import read_manifest
 from tests.support.stack import ROOT
 from training.report import ReportError, write
+from training.report.failures import sign_test
 
 COMMITTED = ROOT / "docs/results"
-SHIPPED = read_manifest(shipped.model())
 
 
 def run(*arguments: object) -> Result:
@@ -94,6 +96,11 @@ def test_the_headline_has_the_shipped_seed_and_the_spread_over_all(results: Path
         assert _row(text, f"**{model}**, shipped")[0] == f"{r1:.1f}"
         assert _row(text, f"{model}, mean of 3 seeds")[0] == f"{r1 + 3:.1f}"
         assert _row(text, f"{model}, lowest to highest")[0] == f"{r1:.1f} to {r1 + 6:.1f}"
+
+
+@pytest.mark.parametrize(("mends", "breaks", "chance"), [(3, 3, 1), (5, 0, 2 / 32), (0, 5, 2 / 32), (3, 1, 10 / 16)])
+def test_the_sign_test_counts_the_tosses(mends: int, breaks: int, chance: float) -> None:
+    assert sign_test(mends, breaks) == pytest.approx(chance)
 
 
 def test_gain_is_against_the_dual_encoder(results: Path, tiny_model: Path) -> None:
@@ -199,16 +206,23 @@ def test_the_committed_page_is_what_the_committed_files_say(tmp_path: Path) -> N
             assert drawn == committed, "run make results"
 
 
+def _recipes(*names: str) -> set[str]:
+    """The commands that recipes run, as the result files would tell of them."""
+    commands = set()
+    for name in names:
+        text = (ROOT / f"training/recipes/{name}.sh").read_text()
+        for line, seed, model in product(re.findall(r"^\s*(diptych .*)$", text, re.M), "012", ("dual", "cross")):
+            places = {"data": "flickr8k", "seed": seed, "model": model, "out": f"runs/flickr8k-{seed}"}
+            commands.add(shlex.join(shlex.split(Template(line).safe_substitute(places))))
+    return commands
+
+
 def test_the_committed_files_are_written_by_the_recipes() -> None:
-    lines = []
-    for recipe in ("measure", "seeds"):
-        text = (ROOT / f"training/recipes/{recipe}.sh").read_text().replace('"$data"', "flickr8k")
-        commands = re.findall(r"^\s*(diptych .*)$", text.replace("$run", "runs/seed-$seed"), re.MULTILINE)
-        lines += [command.replace("$seed", str(seed)) for command in commands for seed in (1, 2)]
+    commands = _recipes("measure", "flickr8k")
     for path in COMMITTED.glob("*.json"):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
-            assert found["command"] in lines, path.name
+            assert found["command"] in commands, f"no recipe writes {path.name}"
 
 
 def test_no_caption_of_the_data_set_is_in_the_files() -> None:
