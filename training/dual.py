@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shared.artifacts import ImagePreprocessing
 from shared.models import Diptych, ImageTowerConfig, TextTowerConfig, Towers, TowersConfig
+from shared.models.text_tower import BertEncoder
 from training import classes, heads, photos, pretrained
 from training.captions import Captions
 from training.checkpoint import Checkpoint, describe
@@ -33,9 +34,10 @@ class DualOptions:
     """The projections are first fitted on the frozen towers for ``head_epochs``. Then ``lr`` is their peak rate, and
     the pretrained towers take ``*_lr_scale`` of it.
 
-    Of the backbone, the last ``train_blocks`` blocks are trained, -1 all of them. What the frozen ones see of each
-    photo, in ``views`` ways, is computed once and kept; so is what a text encoder at rate 0 says of each caption. The
-    finished model makes its vector from ``looks`` at a photo, and judges hubness by ``bank`` vectors of training data.
+    Of the backbone, the last ``train_blocks`` blocks are trained, and of a pretrained text encoder the last
+    ``train_layers`` layers; -1 trains all. What the frozen ones see of each photo, in ``views`` ways, and make of each
+    caption is computed once and kept. The finished model makes its vector from ``looks`` at a photo, and judges hubness
+    by ``bank`` vectors of training data.
     """
 
     data: Path
@@ -49,7 +51,8 @@ class DualOptions:
     device: str = "auto"
     text: str = "bert"
     text_weights: str = "package"
-    text_lr_scale: float = 0.0
+    text_lr_scale: float = 0.4
+    train_layers: int = 3
     image_library: str = "timm"
     image_backbone: str = "tf_efficientnet_lite2"
     image_weights: str = "package"
@@ -69,9 +72,9 @@ class DualOptions:
     amp: bool | None = None
 
     @property
-    def keeps_text(self) -> bool:
-        """Whether the text encoder stays as it came."""
-        return self.text == "bert" and self.text_lr_scale == 0
+    def layers(self) -> int:
+        """How many layers of the text encoder are trained: -1 for all."""
+        return self.train_layers if self.text == "bert" else -1
 
 
 def train(options: DualOptions, console: Console) -> Metrics:
@@ -103,13 +106,16 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     frozen, trained = photos.divide(towers, options.train_blocks)
     seen = photos.Seen.of(towers, frozen, pixels, options.views, cache, peers.device, console)
     dev_seen = photos.Seen.of(towers, frozen, dev_pixels, 2 * options.looks - 1, cache, peers.device, console)
+    objective = Objective(towers, trained, options.layers).to(peers.device).eval()
     known, asked = Split(seen, captions), Split(dev_seen, dev_captions)
-    objective = Objective(towers, trained).to(peers.device).eval()
-    if options.keeps_text:
-        known.means, asked.means = objective.means(captions, console), objective.means(dev_captions, console)
+    for split in (known, asked):
+        if options.layers == 0:
+            split.means = objective.means(split, console)
+        elif options.layers > 0:
+            split.states = objective.states(split.captions, cache, console)
     if not (options.out / LAST).exists():
         features = torch.stack([objective.features(seen, view, console) for view in range(options.views)], dim=1)
-        means = objective.means(captions, console) if known.means is None else known.means
+        means = objective.means(known, console)
         heads.fit(towers, features, means, captions, options.head_epochs, options.seed, console)
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
@@ -223,7 +229,9 @@ def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokeniz
     towers = Towers(
         TowersConfig(embedding_dim=options.embed_dim, bank=bank, token_dim=options.token_dim, image=image, text=text)
     )
-    if options.text == "bert":
+    if isinstance(encoder := towers.text.encoder, BertEncoder):
+        if options.train_layers >= (layers := len(encoder.bert.encoder.layer)):
+            raise ValueError(f"the text encoder has {layers} layers: to train them all, say --train-layers -1")
         pretrained.load_text(towers, folder)
     pretrained.load_image(towers, options.image_weights)
     return towers, tokenizer, words
@@ -233,8 +241,10 @@ def _groups(objective: Objective, frozen: Sequence[nn.Module], options: DualOpti
     """Matrices decay, vectors do not; each tower's pretrained part has its own rate. The token projections are the
     reranker's and not trained here."""
     untrained = [objective.towers.image.token_projection, objective.towers.text.token_projection]
-    if options.keeps_text:
-        untrained.append(objective.towers.text.encoder)
+    encoder = objective.towers.text.encoder
+    if isinstance(encoder, BertEncoder) and options.train_layers >= 0:
+        layers = encoder.bert.encoder.layer
+        untrained += [encoder.bert.embeddings, *layers[: len(layers) - options.train_layers]]
     for part in (*frozen, *untrained):
         part.requires_grad_(False)
     scales = {"towers.image.backbone.": options.image_lr_scale, "towers.text.encoder.": options.text_lr_scale}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from shared.models import Towers
-from training import photos
+from shared.models.text_tower import BertEncoder
+from training import kept, photos
 from training.captions import Captions, map_by_length
 
 Rows = npt.NDArray[np.int64]
@@ -23,28 +26,36 @@ _QUIET = Console(quiet=True)
 
 @dataclass
 class Split:
-    """Photos and captions as the trained parts take them. ``means`` (captions, W) over each caption's words are there
-    while the text encoder does not change."""
+    """Photos and captions as the trained parts take them. ``states`` float16 (captions, T, W) are there where the first
+    layers of the text encoder are frozen, ``means`` (captions, W) over each caption's words where all of it is."""
 
     seen: photos.Seen
     captions: Captions
+    states: npt.NDArray[np.float16] | None = None
     means: Tensor | None = None
 
     def words(self, captions: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, ...]:
         """What :class:`Objective` reads of these captions."""
-        return self.captions.batch(captions, device) if self.means is None else (self.means[captions],)
+        if self.means is not None:
+            return (self.means[captions],)
+        ids, mask = self.captions.batch(captions, device)
+        if self.states is None:
+            return ids, mask
+        return photos.to_tensor(self.states[captions, : mask.shape[1]], device).float(), mask
 
 
 class Objective(nn.Module):
-    """What runs in one step on one process, so that DDP sees a single forward. Of the backbone, ``trained`` runs."""
+    """What runs in one step on one process, so that DDP sees a single forward. Of the backbone, ``trained`` runs; of
+    the text encoder its last ``layers`` do where its states before them are kept."""
 
-    def __init__(self, towers: Towers, trained: Sequence[nn.Module]) -> None:
+    def __init__(self, towers: Towers, trained: Sequence[nn.Module], layers: int) -> None:
         super().__init__()
         self.towers = towers
         self._trained = tuple(trained)
+        self._layers = layers
 
     def forward(self, seen: Tensor, *words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``words`` are ids and mask (B', T), or the mean over them (B', W) -> image vectors (B, D), text vectors
+        """``words`` are those of :meth:`texts`, or the mean over them (B', W) -> image vectors (B, D), text vectors
         (B', D), the inverse temperature."""
         feature = self.grid(seen).mean(dim=1)
         texts = self.towers.text.embed(words[0] if len(words) == 1 else self.texts(*words))
@@ -54,13 +65,16 @@ class Objective(nn.Module):
         """Maps (B, C', h, w) -> (B, N, C)."""
         return self.towers.image.upper(seen, self._trained)
 
-    def texts(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask (B, T) -> the mean over words (B, W)."""
+    def texts(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Ids (B, T) or states before the trained layers (B, T, W), and a mask (B, T) -> the mean over words (B, W)."""
         tower = self.towers.text
 
         def mean(rows: Tensor, longest: int) -> Tensor:
-            cut = mask[rows, :longest]
-            return tower.mean(tower.hidden(ids[rows, :longest], cut), cut)
+            mine, cut = words[rows, :longest], mask[rows, :longest]
+            encoder = tower.encoder
+            if isinstance(encoder, BertEncoder) and mine.is_floating_point():
+                return tower.mean(encoder.upper(mine, cut, self._layers), cut)
+            return tower.mean(tower.hidden(mine, cut), cut)
 
         return map_by_length(mean, mask, 64)
 
@@ -73,19 +87,34 @@ class Objective(nn.Module):
         return torch.cat([self.grid(seen.view(part, view)).float().mean(dim=1) for part in shown])
 
     @torch.no_grad()
-    def means(self, captions: Captions, console: Console, rows: Rows | None = None) -> Tensor:
+    def means(self, split: Split, console: Console, rows: Rows | None = None) -> Tensor:
         """Means over words (captions, W) of a whole split, or of some ``rows`` of it."""
-        device, every = next(self.parameters()).device, np.arange(len(captions.texts)) if rows is None else rows
+        if split.means is not None:
+            return split.means if rows is None else split.means[rows]
+        device, every = self.towers.log_scale.device, np.arange(len(split.captions.texts)) if rows is None else rows
         parts = np.array_split(every, -(-len(every) // 320))
         shown = track(parts, "captions", console=console, transient=True)
-        return torch.cat([self.texts(*captions.batch(part, device)).float() for part in shown])
+        return torch.cat([self.texts(*split.words(part, device)).float() for part in shown])
+
+    def states(self, captions: Captions, cache: Path, console: Console) -> npt.NDArray[np.float16]:
+        """What the frozen layers of a BERT make of all captions (captions, T, W), kept in ``cache``."""
+        encoder, device = cast(BertEncoder, self.towers.text.encoder), self.towers.log_scale.device
+
+        @torch.inference_mode()
+        def fill(array: npt.NDArray[Any]) -> None:
+            order = captions.mask.sum(axis=1).argsort()
+            parts = np.array_split(order, -(-len(order) // 128))
+            for part in track(parts, "captions through the frozen layers", console=console):
+                ids, mask = captions.batch(part, device)
+                array[part, : ids.shape[1]] = encoder.lower(ids, mask, self._layers).half().cpu().numpy()
+
+        key = [hashlib.sha256(captions.ids.tobytes()).hexdigest(), kept.digest([encoder]), self._layers, device.type]
+        return kept.array(cache, "states", key, (*captions.ids.shape, encoder.width), np.float16, fill)
 
     def read(self, split: Split, images: Rows | None = None, texts: Rows | None = None) -> tuple[Tensor, Tensor]:
         """Mean features (I, C) of a split's photos, over those looks that are kept, and means over words (T, W)."""
         looks = torch.stack([self.features(split.seen, view, _QUIET, images) for view in split.seen.looks])
-        if split.means is None:
-            return looks.mean(dim=0), self.means(split.captions, _QUIET, texts)
-        return looks.mean(dim=0), split.means if texts is None else split.means[texts]
+        return looks.mean(dim=0), self.means(split, _QUIET, texts)
 
     def train(self, mode: bool = True) -> Objective:
         """Batch normalisation keeps ImageNet's statistics: batches of a small data set only blur them."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from shared.engines import images
 from shared.models import ClipTowers, DualEncoder
 from shared.models.clip import ClipImage
 from shared.models.image_tower import ImageTower
+from training import kept
 from training.data.captioned import CaptionedImages
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ def load(data: CaptionedImages, preprocessing: ImagePreprocessing, cache: Path, 
             for row, pixels in enumerate(track(rows, "decoding photos", len(data), console=console)):
                 array[row] = pixels
 
-    return _cached(cache, "pixels", [facts, preprocessing.model_dump(mode="json")], shape, np.dtype(np.uint8), fill)
+    return kept.array(cache, "pixels", [facts, preprocessing.model_dump(mode="json")], shape, np.uint8, fill)
 
 
 def divide(towers: DualEncoder, train_blocks: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
@@ -116,19 +116,15 @@ def _maps(
     console: Console,
 ) -> npt.NDArray[np.float16]:
     sample = hashlib.sha256(np.ascontiguousarray(pixels[:: max(1, len(pixels) // 64)]).tobytes()).hexdigest()
-    weights = hashlib.sha256()
-    for block in frozen:
-        for value in block.state_dict().values():
-            weights.update(value.cpu().numpy().tobytes())
     config = tower.config.model_dump(mode="json", include={"library", "backbone", "size"})
-    key = [len(pixels), sample, weights.hexdigest(), len(frozen), config, device.type]
+    key = [len(pixels), sample, kept.digest(frozen), len(frozen), config, device.type]
 
     def run(maps: Tensor) -> npt.NDArray[np.float16]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for block in frozen:
                 maps = block(maps)
-        kept: npt.NDArray[np.float16] = maps.permute(0, 2, 3, 1).half().cpu().numpy()
-        return kept
+        seen: npt.NDArray[np.float16] = maps.permute(0, 2, 3, 1).half().cpu().numpy()
+        return seen
 
     def fill(array: npt.NDArray[Any]) -> None:
         size = 32
@@ -138,7 +134,7 @@ def _maps(
                 array[start : start + len(batch), view] = run(_view(tower, batch, view))
 
     shape = (len(pixels), views, *run(_view(tower, to_tensor(pixels[:1], device), 0)).shape[1:])
-    return _cached(cache, "maps", key, shape, np.dtype(np.float16), fill)
+    return kept.array(cache, "maps", key, shape, np.float16, fill)
 
 
 def _from_maps(rows: npt.NDArray[np.float16], device: torch.device) -> Tensor:
@@ -167,25 +163,3 @@ def crop(batch: Tensor, rng: np.random.Generator) -> Tensor:
 def to_tensor(rows: npt.NDArray[Any], device: torch.device) -> Tensor:
     own = rows if rows.flags.writeable else rows.copy()  # torch knows no read-only memory, as of a slice of a map
     return torch.from_numpy(np.ascontiguousarray(own)).to(device, non_blocking=True)
-
-
-def _cached(
-    cache: Path,
-    name: str,
-    key: Sequence[Any],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    fill: Callable[[npt.NDArray[Any]], None],
-) -> npt.NDArray[Any]:
-    """A memory map of what ``fill`` computes, computed at most once for a key and complete or absent."""
-    digest = hashlib.sha256(json.dumps([name, key, shape, str(dtype)], sort_keys=True).encode()).hexdigest()[:16]
-    path = cache / f"{name}-{digest}.npy"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".partial")
-        array = np.lib.format.open_memmap(beside, "w+", dtype, shape)
-        fill(array)
-        array.flush()
-        del array
-        beside.replace(path)
-    return np.lib.format.open_memmap(path, "r")

@@ -78,8 +78,12 @@ def dual(
         str, typer.Option(help="package (MiniLM-L6 from its wheel) or a folder with a BERT.")
     ] = "package",
     text_lr_scale: Annotated[
-        float, typer.Option(min=0.0, help="The pretrained text encoder's share of --lr; 0 keeps it as it is.")
-    ] = 0.0,
+        float, typer.Option(min=0.0, help="The share of --lr that the pretrained text encoder's trained layers take.")
+    ] = 0.4,
+    train_layers: Annotated[
+        int,
+        typer.Option(min=-1, help="How many of the pretrained text encoder's last layers to train: 0 none, -1 all."),
+    ] = 3,
     image_library: Annotated[Library, typer.Option()] = Library.timm,
     image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
     image_weights: Annotated[str, typer.Option(help="package, library (download), none, or a file.")] = "package",
@@ -125,6 +129,7 @@ def dual(
                 text=text.value,
                 text_weights=text_weights,
                 text_lr_scale=text_lr_scale,
+                train_layers=train_layers,
                 image_library=image_library.value,
                 image_backbone=image_backbone,
                 image_weights=image_weights,

@@ -12,6 +12,7 @@ EXTRA = 4  # components that the correction takes
 _SHARPNESS = 20.0
 _WEIGHT = 0.7
 _LIMIT = 0.5
+_LIFT = 0.05
 _ONE = math.sqrt(_LIMIT)  # what a correction is multiplied by in the other side's vector; keeps all norms alike
 
 
@@ -19,7 +20,8 @@ class Hubness(nn.Module):
     """Inverted softmax (Smith et al., 2017, https://arxiv.org/abs/1702.03859) that an inner-product index can search.
 
     A vector's correction is its mean log-likelihood as an answer to the ``bank``, vectors of the other side from the
-    training data. It goes into extra components, so that with photo v and text t, unit vectors of :meth:`extend`,
+    training data. One that nothing there is like is lifted by a little only: else it would come first wherever nothing
+    fits. The correction goes into extra components, so that with photo v and text t, unit vectors of :meth:`extend`,
     v' @ t' = (v @ t - correction(v) - correction(t)) / 2.
     """
 
@@ -33,7 +35,7 @@ class Hubness(nn.Module):
 
     @torch.no_grad()
     def fill(self, bank: Tensor, own: Tensor) -> None:
-        """Judge by ``bank`` (size, D) from now on; the vectors ``own`` (n, D) have a mean correction of 0."""
+        """Judge by ``bank`` (size, D) from now on; the mean of the vectors ``own`` (n, D) is no hub."""
         self.bank.copy_(F.normalize(bank, dim=-1))
         self.usual.copy_(self._likely(own).mean())
 
@@ -42,7 +44,7 @@ class Hubness(nn.Module):
 
     def correction(self, vectors: Tensor) -> Tensor:
         """Unit vectors (B, D) -> (B, 1)."""
-        return (_WEIGHT * (self._likely(vectors) - self.usual)).clamp(-_LIMIT, _LIMIT)
+        return (_WEIGHT * (self._likely(vectors) - self.usual)).clamp(-_LIFT, _LIMIT)
 
     def extend(self, vectors: Tensor, *, photo: bool) -> Tensor:
         """Unit vectors (B, D) -> unit vectors (B, D + 4)."""

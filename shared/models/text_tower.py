@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -25,6 +26,21 @@ class BertEncoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         return cast(Tensor, self.bert(input_ids=ids, attention_mask=mask).last_hidden_state)
+
+    def lower(self, ids: Tensor, mask: Tensor, last: int) -> Tensor:
+        """What goes into the ``last`` layers, of which there must be fewer than there are in all: ids, mask (B, T) ->
+        (B, T, width)."""
+        return self._through(self.bert.encoder.layer[:-last], self.bert.embeddings(input_ids=ids), mask)
+
+    def upper(self, hidden: Tensor, mask: Tensor, last: int) -> Tensor:
+        """What :meth:`lower` gave, through the ``last`` layers: (B, T, width)."""
+        return self._through(self.bert.encoder.layer[-last:], hidden, mask)
+
+    def _through(self, layers: Iterable[nn.Module], hidden: Tensor, mask: Tensor) -> Tensor:
+        unseen = (mask == 0)[:, None, None] * torch.finfo(hidden.dtype).min
+        for layer in layers:
+            hidden = layer(hidden, unseen)
+        return hidden
 
 
 class TransformerEncoder(nn.Module):

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest, verify_files
 from shared.engines import open_engine
@@ -21,15 +23,15 @@ from shared.models import Towers
 from training import cross, dual, evaluate, photos, publish
 from training.checkpoint import Checkpoint, CheckpointError
 from training.cross import CrossOptions
-from training.data import layouts
+from training.data import layouts, vocabulary
 from training.dual import DualOptions
 from training.trainer import Metrics, ResumeError
 
 QUIET = Console(quiet=True)
-# How each run of the tests below starts: text tower, and how many of the backbone's blocks are trained.
+# How each run below starts: text tower (BERT's is a small one), and how many of the backbone's blocks are trained.
 STARTS: dict[str, dict[str, Any]] = {
     "gru on a frozen backbone": {"text": "gru", "train_blocks": 0},
-    "gru on a backbone trained in part": {"text": "gru", "train_blocks": 3, "views": 3, "image_lr_scale": 0.5},
+    "bert and a backbone trained in part": {"text": "bert", "train_layers": 1, "train_blocks": 3, "views": 3},
     "transformer on a trained backbone": {"text": "transformer", "train_blocks": -1, "image_lr_scale": 0.5},
 }
 
@@ -52,7 +54,8 @@ def _options(data: Path, out: Path, **start: Any) -> DualOptions:
 @pytest.fixture(scope="module", params=STARTS)
 def finished(request: pytest.FixtureRequest, drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("runs")
-    first = _options(drawn_photos, folder / "dual", **STARTS[request.param])
+    _small_bert(folder / "bert", drawn_photos)
+    first = _options(drawn_photos, folder / "dual", text_weights=str(folder / "bert"), **STARTS[request.param])
     metrics = {"dual": dual.train(first, QUIET)}
     second = CrossOptions(
         data=drawn_photos,
@@ -71,6 +74,18 @@ def finished(request: pytest.FixtureRequest, drawn_photos: Path, tmp_path_factor
         second.out, folder / "artifact", drawn_photos, name="drawn", version="1", depth=4, console=QUIET
     )
     return Finished(first, second, metrics, folder / "artifact", manifest)
+
+
+def _small_bert(folder: Path, data: Path) -> None:
+    """What `--text-weights` takes: a BERT with random weights, whose words are those of the captions."""
+    words = vocabulary.build(text for image in layouts.load(data, "train").images for text in image.captions)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config: dict[str, Any] = {**size, "vocab_size": len(words), "max_position_embeddings": 48, "hidden_act": "gelu"}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    vocabulary.tokenizer(words).save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    save_file(BertModel(BertConfig(**config), add_pooling_layer=False).state_dict(), folder / "model.safetensors")
 
 
 def _log(out: Path) -> list[dict[str, Any]]:
@@ -92,8 +107,8 @@ def test_the_dual_encoder_learns_and_keeps_its_best_epoch(finished: Finished) ->
     torch.testing.assert_close(towers.text_hubness.bank.norm(dim=1), torch.ones(towers.config.bank))
     assert checkpoint.metrics["dual"] == finished.metrics["dual"]
     assert checkpoint.model.reranker is None
-    assert checkpoint.words is not None
-    assert checkpoint.words["ball"] > 3
+    assert "ball" in checkpoint.tokenizer.get_vocab()
+    assert (checkpoint.words is None) == (finished.dual.text == "bert")
 
 
 def _quality(entry: dict[str, Any]) -> float:
@@ -111,6 +126,24 @@ def test_only_the_trained_blocks_move_and_what_the_others_see_is_computed_once(f
                 assert moves != all(torch.equal(*pair) for pair in zip(old.parameters(), new.parameters(), strict=True))
     kept = list((finished.dual.out / "cache").glob("maps-*"))
     assert [path.suffix for path in kept] == ([] if finished.dual.train_blocks < 0 else [".npy"] * 2)  # train and dev
+
+
+def test_only_the_trained_layers_of_a_bert_move(finished: Finished) -> None:
+    if finished.dual.text != "bert":
+        return
+    before, _, _ = dual._start(finished.dual, layouts.load(finished.dual.data, "train"))
+    after = Checkpoint.load(finished.dual.out).model.towers
+    new = dict(after.text.encoder.named_parameters())
+    moved = {name for name, old in before.text.encoder.named_parameters() if not torch.equal(old, new[name])}
+    assert {name.split(".attention")[0] for name in moved if ".attention" in name} == {"bert.encoder.layer.1"}
+    assert all(name.startswith("bert.encoder.layer.1.") for name in moved)
+    assert len(list((finished.dual.out / "cache").glob("states-*.npy"))) == 2  # train and dev
+
+
+def test_more_layers_than_there_are_cannot_be_trained(finished: Finished, tmp_path: Path) -> None:
+    options = replace(finished.dual, text="bert", train_layers=2, out=tmp_path)
+    with pytest.raises(ValueError, match="has 2 layers: to train them all, say --train-layers -1"):
+        dual.train(options, QUIET)
 
 
 def test_the_reranker_is_trained_on_the_towers_as_they_are(finished: Finished) -> None:

@@ -15,11 +15,11 @@ train() {
     fi
 }
 
-# Two heads on frozen towers, then the last four blocks of EfficientNet-Lite2 on three looks at each photo and their mirror
-# images. MiniLM stays as it came: its captions' means are computed once.
+# Two heads on frozen towers, then the last four blocks of EfficientNet-Lite2, on three looks at each photo and their mirror
+# images, and the last three layers of MiniLM. What comes before those blocks and layers is computed once.
 [ -f "$out/dual/checkpoint.json" ] || train dual --out "$out/dual" \
     --head-epochs 40 --epochs 5 --batch-size 256 --lr 5e-4 --warmup 20 --weight-decay 0.2 --captions-per-image 2 \
-    --image-backbone tf_efficientnet_lite2 --train-blocks 4 --image-lr-scale 0.6 --text-lr-scale 0 \
+    --image-backbone tf_efficientnet_lite2 --train-blocks 4 --image-lr-scale 0.6 --train-layers 3 --text-lr-scale 0.4 \
     --views 6 --looks 3 --image-dropout 0.4 --text-dropout 0.2 --bank 3000 --embed-dim 512
 
 # Cross-attention on the token features of those towers, against negatives drawn from the 300 nearest wrong ones.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from shared.models import TextTower, TextTowerConfig
+from shared.models.text_tower import BertEncoder
 
 BERT = {
     **{"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2},
@@ -54,6 +55,18 @@ def test_padding_does_not_change_a_text(kind: str, length: int) -> None:
     together, tokens = _encode(tower, padded, mask)
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(tokens[:1, :length], own_tokens, atol=1e-5, rtol=1e-4)
+
+
+def test_a_bert_in_two_parts_is_the_whole() -> None:
+    encoder = _tower("bert").encoder
+    assert isinstance(encoder, BertEncoder)
+    ids = torch.randint(4, 50, (3, 7))
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    with torch.inference_mode():
+        whole = encoder(ids, mask)
+        parts = encoder.upper(encoder.lower(ids, mask, 1), mask, 1)
+    torch.testing.assert_close(parts[mask > 0], whole[mask > 0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
