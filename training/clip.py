@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -90,11 +89,6 @@ def _train(options: ClipOptions, peers: World, console: Console) -> Metrics:
             scale,
         )
 
-    def batches(epoch: int) -> list[npt.NDArray[np.int64]]:
-        order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        whole = min(options.batch_size, len(order)) // peers.size * peers.size  # each process the same number
-        return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(len(order) // whole)]
-
     def evaluate() -> Metrics:
         return recalls(objective.vectors_of(dev_seen, dev_captions).similarity, dev_captions.image)
 
@@ -103,7 +97,12 @@ def _train(options: ClipOptions, peers: World, console: Console) -> Metrics:
         schedule = Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed)
         identity = {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")}
         trainer = Trainer(objective, groups, schedule, peers, options.out, identity, console)
-        trainer.fit(batches, loss, evaluate, lambda metrics: sum(metrics.values()))
+        trainer.fit(
+            peers.batches(len(data), options.batch_size, options.seed),
+            loss,
+            evaluate,
+            lambda metrics: sum(metrics.values()),
+        )
     known, rng = objective.vectors_of(seen, captions), np.random.default_rng(options.seed)
     heads.fill_banks(towers, Vectors(*(side[rng.permutation(len(side))] for side in (known.images, known.texts))))
     best = recalls(objective.vectors_of(dev_seen, dev_captions).public(towers).similarity, dev_captions.image)

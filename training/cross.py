@@ -141,11 +141,6 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         match = torch.from_numpy(train_set.captions.image[texts][:, None] == images[None]).to(peers.device)
         return matching_loss(logits.view(-1, lists).float()) + contrast(every.float(), match)
 
-    def batches(epoch: int) -> list[Int64]:
-        order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        whole = min(options.batch_size, len(order)) // peers.size * peers.size  # each process the same number
-        return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(len(order) // whole)]
-
     def evaluate() -> Metrics:
         return _dev_recalls(objective, dev_set, 10, peers.device)
 
@@ -158,7 +153,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
         console,
     )
-    best = trainer.fit(batches, loss, evaluate, _quality)
+    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, _quality)
     if peers.leads:
         checkpoint.model.reranker = reranker
         checkpoint.metrics["cross"] = best

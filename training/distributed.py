@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -29,6 +31,18 @@ class World:
     def gather(self, rows: Tensor) -> Tensor:
         """Rows of every process, in rank order, through which gradients flow back to where they came from."""
         return rows if self.size == 1 else torch.cat(all_gather(rows))  # type: ignore[no-untyped-call]
+
+    def batches(self, count: int, size: int, seed: int) -> Callable[[int], list[npt.NDArray[np.int64]]]:
+        """This process's rows of each batch of an epoch, out of ``count``, in an order that (seed, epoch) decides. A
+        batch is of up to ``size`` rows over all processes, as many in each; what is too few for another is left out.
+        """
+        whole = min(size, count) // self.size * self.size
+
+        def of(epoch: int) -> list[npt.NDArray[np.int64]]:
+            order = np.random.default_rng([seed, epoch]).permutation(count)
+            return [order[s * whole : (s + 1) * whole][self.rank :: self.size] for s in range(count // whole)]
+
+        return of
 
     def amp(self, wanted: bool | None) -> bool:
         """Whether to compute in bfloat16. On a CPU, even one that has it, the way back through the layers is slower."""

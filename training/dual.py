@@ -132,12 +132,6 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
             scale,
         )
 
-    def batches(epoch: int) -> list[npt.NDArray[np.int64]]:
-        order = np.random.default_rng([options.seed, epoch]).permutation(len(data))
-        whole = min(options.batch_size, len(order)) // peers.size * peers.size  # each process the same number
-        steps = len(order) // whole
-        return [order[s * whole : (s + 1) * whole][peers.rank :: peers.size] for s in range(steps)]
-
     trainer = Trainer(
         objective,
         _groups(objective, frozen, options),
@@ -151,7 +145,7 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     def evaluate() -> Metrics:
         return recalls(classes.Vectors.of(towers, *objective.read(asked)).similarity, dev_captions.image)
 
-    best = trainer.fit(batches, loss, evaluate, _quality)
+    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, _quality)
     if peers.leads:
         towers, best = _finish(objective.eval(), known, asked, tokenizer, options, console)
         finished = Checkpoint(Diptych(towers), tokenizer, words)

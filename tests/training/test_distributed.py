@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.distributed import world
+from training.distributed import World, world
 from training.losses import info_nce
 
 
@@ -58,3 +59,16 @@ def test_gathered_negatives_give_the_loss_and_gradients_of_one_process(tmp_path:
         torch.testing.assert_close(found["loss"], loss.detach())
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(found[name], parameter.grad)
+
+
+def test_processes_share_each_batch_evenly_in_one_order() -> None:
+    """Of 10 rows, batches of 5 over two processes are of 4: two of them, two rows left out."""
+    ranks = [World(rank, 2, torch.device("cpu")).batches(10, 5, seed=3) for rank in range(2)]
+    for epoch in range(2):
+        shares = [np.stack(batches(epoch)) for batches in ranks]
+        assert [share.shape for share in shares] == [(2, 2), (2, 2)]
+        assert len(np.unique(shares)) == 8
+        np.testing.assert_array_equal(shares[0], ranks[0](epoch))
+    assert not np.array_equal(ranks[0](0), ranks[0](1))
+    alone = World(0, 1, torch.device("cpu")).batches(3, 5, seed=3)(0)
+    assert [sorted(batch) for batch in alone] == [[0, 1, 2]]
