@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from training.data import layouts
 from training.distributed import World, world
 from training.dual import recalls
 from training.losses import info_nce
-from training.trainer import Batch, Metrics, Schedule, Trainer
+from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _train(options: ClipOptions, peers: World, console: Console) -> Metrics:
         return recalls(objective.vectors_of(dev_seen, dev_captions).similarity, dev_captions.image)
 
     if options.epochs:
-        groups = _groups(objective, options)
+        groups = parameter_groups(objective, options.lr, options.weight_decay)
         schedule = Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed)
         identity = {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")}
         trainer = Trainer(objective, groups, schedule, peers, options.out, identity, console)
@@ -153,12 +152,3 @@ class _Objective(nn.Module):
         """CLIP trains without dropout, and batch normalisation keeps the statistics of far more photos than these."""
         super().train(False)
         return self
-
-
-def _groups(objective: _Objective, options: ClipOptions) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not."""
-    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "lr": options.lr, "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "lr": options.lr, "weight_decay": 0.0},
-    ]

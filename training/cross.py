@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from training.data.captioned import CaptionedImages
 from training.distributed import World, world
 from training.losses import contrast, matching_loss
 from training.metrics import DirectionMetrics, image_to_text_ranks, text_to_image_ranks
-from training.trainer import Batch, Metrics, Schedule, Trainer
+from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups
 
 Float16 = npt.NDArray[np.float16]
 Int64 = npt.NDArray[np.int64]
@@ -146,7 +145,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
 
     trainer = Trainer(
         objective,
-        _groups(objective, options),
+        parameter_groups(objective, options.lr, options.weight_decay),
         Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed),
         peers,
         options.out,
@@ -305,11 +304,3 @@ def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torc
 
 def _quality(metrics: Metrics) -> float:
     return metrics["t2i_r1"] + metrics["i2t_r1"]
-
-
-def _groups(objective: nn.Module, options: CrossOptions) -> list[dict[str, Any]]:
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "lr": options.lr, "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "lr": options.lr, "weight_decay": 0.0},
-    ]

@@ -50,6 +50,15 @@ Batch = Sequence[int] | np.ndarray[Any, Any]
 Loss = Callable[[nn.Module, Batch, np.random.Generator], Tensor]
 
 
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """All that is trained of ``model`` at one peak rate: matrices decay, vectors do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+    ]
+
+
 class Trainer:
     """Fits ``model`` and keeps the weights of its best epoch.
 
