@@ -20,7 +20,7 @@ from training.data import layouts
 from training.distributed import World, world
 from training.dual import recalls
 from training.losses import info_nce
-from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups
+from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups, quality
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,7 @@ def _train(options: ClipOptions, peers: World, console: Console) -> Metrics:
         schedule = Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed)
         identity = {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")}
         trainer = Trainer(objective, groups, schedule, peers, options.out, identity, console)
-        trainer.fit(
-            peers.batches(len(data), options.batch_size, options.seed),
-            loss,
-            evaluate,
-            lambda metrics: sum(metrics.values()),
-        )
+        trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, quality)
     known, rng = objective.vectors_of(seen, captions), np.random.default_rng(options.seed)
     heads.fill_banks(towers, Vectors(*(side[rng.permutation(len(side))] for side in (known.images, known.texts))))
     best = recalls(objective.vectors_of(dev_seen, dev_captions).public(towers).similarity, dev_captions.image)

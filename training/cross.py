@@ -22,7 +22,7 @@ from training.data.captioned import CaptionedImages
 from training.distributed import World, world
 from training.losses import contrast, matching_loss
 from training.metrics import DirectionMetrics, image_to_text_ranks, text_to_image_ranks
-from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups
+from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups, quality
 
 Float16 = npt.NDArray[np.float16]
 Int64 = npt.NDArray[np.int64]
@@ -152,7 +152,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
         console,
     )
-    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, _quality)
+    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, quality)
     if peers.leads:
         checkpoint.model.reranker = reranker
         checkpoint.metrics["cross"] = best
@@ -299,8 +299,4 @@ def _dev_recalls(objective: _Objective, dev: _Features, depth: int, device: torc
             "i2t_r1": DirectionMetrics.from_ranks(image_to_text_ranks(i2t, own)).r1,
         }
 
-    return max((recalls(weight) for weight in _WEIGHTS), key=_quality)
-
-
-def _quality(metrics: Metrics) -> float:
-    return metrics["t2i_r1"] + metrics["i2t_r1"]
+    return max((recalls(weight) for weight in _WEIGHTS), key=quality)

@@ -26,7 +26,7 @@ from training.distributed import World, world
 from training.losses import info_nce
 from training.metrics import retrieval_metrics
 from training.objective import Objective, Split
-from training.trainer import LAST, Batch, Metrics, Schedule, Trainer
+from training.trainer import LAST, Batch, Metrics, Schedule, Trainer, quality
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     def evaluate() -> Metrics:
         return recalls(classes.Vectors.of(towers, *objective.read(asked)).similarity, dev_captions.image)
 
-    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, _quality)
+    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, quality)
     if peers.leads:
         towers, best = _finish(objective.eval(), known, asked, tokenizer, options, console)
         finished = Checkpoint(Diptych(towers), tokenizer, words)
@@ -171,7 +171,7 @@ def _finish(
 
     classifier = pretrained.load_classifier(towers, options.image_weights)
     if classifier is not None:
-        towers = classes.attach(towers, classifier, tokenizer, lambda named: _quality(measure(named)))
+        towers = classes.attach(towers, classifier, tokenizer, lambda named: quality(measure(named)))
         console.print(f"what the backbone's classifier names counts {float(towers.image.class_weight):.1f}")
     return towers, measure(towers)
 
@@ -181,11 +181,6 @@ def recalls(similarity: npt.NDArray[np.floating[Any]], caption_image: npt.NDArra
     metrics = retrieval_metrics(similarity, caption_image)
     ways = (("t2i", metrics.t2i), ("i2t", metrics.i2t))
     return {f"{way}_r{k}": value for way, m in ways for k, value in ((1, m.r1), (5, m.r5), (10, m.r10))}
-
-
-def _quality(metrics: Metrics) -> float:
-    """The sum of all recalls, by which epochs are compared."""
-    return sum(metrics.values())
 
 
 def _start(options: DualOptions, data: CaptionedImages) -> tuple[Towers, Tokenizer, dict[str, int] | None]:

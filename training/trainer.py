@@ -50,6 +50,11 @@ Batch = Sequence[int] | np.ndarray[Any, Any]
 Loss = Callable[[nn.Module, Batch, np.random.Generator], Tensor]
 
 
+def quality(metrics: Metrics) -> float:
+    """The sum of a job's recalls on dev, by which it compares epochs."""
+    return sum(metrics.values())
+
+
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """All that is trained of ``model`` at one peak rate: matrices decay, vectors do not."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
