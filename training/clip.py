@@ -16,11 +16,10 @@ from training import heads, photos, pretrained_clip
 from training.captions import Captions, map_by_length
 from training.checkpoint import Checkpoint, describe
 from training.classes import Vectors
-from training.data import layouts
 from training.distributed import World, world
 from training.dual import recalls
-from training.losses import info_nce
-from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups, quality
+from training.objective import Split, begin, contrastive
+from training.trainer import Metrics, Schedule, Trainer, identity, parameter_groups, quality
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,7 @@ def train(options: ClipOptions, console: Console) -> Metrics:
 
 
 def _train(options: ClipOptions, peers: World, console: Console) -> Metrics:
-    data, dev = layouts.load(options.data, "train"), layouts.load(options.data, "dev")
-    if min(options.batch_size, len(data)) < max(2, peers.size):
-        raise ValueError(
-            f"a batch of {min(options.batch_size, len(data))} photos is too small for {peers.size} processes: each "
-            "needs one, and InfoNCE needs two in all"
-        )
-    if peers.leads:
-        console.print(f"train: {data.describe()}\ndev:   {dev.describe()}", highlight=False)
-        options.out.mkdir(parents=True, exist_ok=True)
+    data, dev = begin(options.data, options.out, options.batch_size, peers, console)
     bank = min(options.bank, len(data))
     towers, tokenizer = pretrained_clip.load(options.model, options.weights, token_dim=options.token_dim, bank=bank)
     image = towers.config.image
@@ -71,35 +62,21 @@ def _train(options: ClipOptions, peers: World, console: Console) -> Metrics:
         for split in (data, dev)
     )
     captions, dev_captions = (Captions.of(split, tokenizer, towers.config.text.max_length) for split in (data, dev))
+    known, asked = Split(seen, captions), Split(dev_seen, dev_captions)
     objective = _Objective(towers).to(peers.device).eval()
 
-    def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
-        rows = np.asarray(batch)
-        chosen = captions.draw(rows, options.captions_per_image, rng)  # (B, C)
-        flat = chosen.reshape(-1)
-        ids, mask = captions.batch(flat, peers.device)
-        pixels = seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng)
-        images, texts, scale = model(pixels, ids, mask)
-        return info_nce(
-            peers.gather(images),
-            peers.gather(texts),
-            peers.gather(torch.from_numpy(rows).to(peers.device)),
-            peers.gather(torch.from_numpy(captions.image[flat]).to(peers.device)),
-            scale,
-        )
-
     def evaluate() -> Metrics:
-        return recalls(objective.vectors_of(dev_seen, dev_captions).similarity, dev_captions.image)
+        return recalls(objective.vectors_of(asked).similarity, asked.captions.image)
 
     if options.epochs:
         groups = parameter_groups(objective, options.lr, options.weight_decay)
         schedule = Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed)
-        identity = {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")}
-        trainer = Trainer(objective, groups, schedule, peers, options.out, identity, console)
-        trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, quality)
-    known, rng = objective.vectors_of(seen, captions), np.random.default_rng(options.seed)
-    heads.fill_banks(towers, Vectors(*(side[rng.permutation(len(side))] for side in (known.images, known.texts))))
-    best = recalls(objective.vectors_of(dev_seen, dev_captions).public(towers).similarity, dev_captions.image)
+        trainer = Trainer(objective, groups, schedule, peers, options.out, identity(options), console)
+        batches = peers.batches(len(data), options.batch_size, options.seed)
+        trainer.fit(batches, contrastive(known, options.captions_per_image, peers), evaluate, quality)
+    learnt, rng = objective.vectors_of(known), np.random.default_rng(options.seed)
+    heads.fill_banks(towers, Vectors(*(side[rng.permutation(len(side))] for side in (learnt.images, learnt.texts))))
+    best = recalls(objective.vectors_of(asked).public(towers).similarity, asked.captions.image)
     if peers.leads:
         finished = Checkpoint(Diptych(towers.cpu()), tokenizer)
         finished.metrics["dual"] = best
@@ -132,9 +109,9 @@ class _Objective(nn.Module):
         )
 
     @torch.no_grad()
-    def vectors_of(self, seen: photos.Seen, captions: Captions) -> Vectors:
+    def vectors_of(self, split: Split) -> Vectors:
         """A whole split, photos as they are."""
-        device = self.towers.log_scale.device
+        seen, captions, device = split.seen, split.captions, self.towers.log_scale.device
         images = [
             self.towers.image.see(seen.view(part, 0))[1]
             for part in np.array_split(np.arange(len(seen.pixels)), -(-len(seen.pixels) // 64))

@@ -22,7 +22,7 @@ from training.data.captioned import CaptionedImages
 from training.distributed import World, world
 from training.losses import contrast, matching_loss
 from training.metrics import DirectionMetrics, image_to_text_ranks, text_to_image_ranks
-from training.trainer import Batch, Metrics, Schedule, Trainer, parameter_groups, quality
+from training.trainer import Batch, Metrics, Schedule, Trainer, identity, parameter_groups, quality
 
 Float16 = npt.NDArray[np.float16]
 Int64 = npt.NDArray[np.int64]
@@ -149,7 +149,7 @@ def _train(options: CrossOptions, peers: World, console: Console) -> Metrics:
         Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed),
         peers,
         options.out,
-        {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
+        identity(options),
         console,
     )
     best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, quality)

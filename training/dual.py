@@ -20,13 +20,12 @@ from shared.models.text_tower import BertEncoder
 from training import classes, heads, photos, pretrained
 from training.captions import Captions
 from training.checkpoint import Checkpoint, describe
-from training.data import layouts, vocabulary
+from training.data import vocabulary
 from training.data.captioned import CaptionedImages
 from training.distributed import World, world
-from training.losses import info_nce
 from training.metrics import retrieval_metrics
-from training.objective import Objective, Split
-from training.trainer import LAST, Batch, Metrics, Schedule, Trainer, quality
+from training.objective import Objective, Split, begin, contrastive
+from training.trainer import LAST, Metrics, Schedule, Trainer, identity, quality
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,7 @@ def train(options: DualOptions, console: Console) -> Metrics:
 
 
 def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
-    data, dev = layouts.load(options.data, "train"), layouts.load(options.data, "dev")
-    if min(options.batch_size, len(data)) < max(2, peers.size):
-        raise ValueError(
-            f"a batch of {min(options.batch_size, len(data))} photos is too small for {peers.size} processes: each "
-            "needs one, and InfoNCE needs two in all"
-        )
-    if peers.leads:
-        console.print(f"train: {data.describe()}\ndev:   {dev.describe()}", highlight=False)
-        options.out.mkdir(parents=True, exist_ok=True)
+    data, dev = begin(options.data, options.out, options.batch_size, peers, console)
     torch.manual_seed(options.seed)
     towers, tokenizer, words = _start(options, data)
     captions = Captions.of(data, tokenizer, towers.config.text.max_length)
@@ -118,34 +109,21 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
         means = objective.means(known, console)
         heads.fit(towers, features, means, captions, options.head_epochs, options.seed, console)
 
-    def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
-        rows = np.asarray(batch)
-        chosen = captions.draw(rows, options.captions_per_image, rng)  # (B, C)
-        flat = chosen.reshape(-1)
-        drawn = seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng)
-        image, text, scale = model(drawn, *known.words(flat, peers.device))
-        return info_nce(
-            peers.gather(image.float()),
-            peers.gather(text.float()),
-            peers.gather(torch.from_numpy(rows).to(peers.device)),
-            peers.gather(torch.from_numpy(captions.image[flat]).to(peers.device)),
-            scale,
-        )
-
     trainer = Trainer(
         objective,
         _groups(objective, frozen, options),
         Schedule(options.epochs, options.warmup, amp=peers.amp(options.amp), seed=options.seed),
         peers,
         options.out,
-        {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")},
+        identity(options),
         console,
     )
 
     def evaluate() -> Metrics:
         return recalls(classes.Vectors.of(towers, *objective.read(asked)).similarity, dev_captions.image)
 
-    best = trainer.fit(peers.batches(len(data), options.batch_size, options.seed), loss, evaluate, quality)
+    batches = peers.batches(len(data), options.batch_size, options.seed)
+    best = trainer.fit(batches, contrastive(known, options.captions_per_image, peers), evaluate, quality)
     if peers.leads:
         towers, best = _finish(objective.eval(), known, asked, tokenizer, options, console)
         finished = Checkpoint(Diptych(towers), tokenizer, words)

@@ -1,4 +1,4 @@
-"""What the dual encoder's job trains, and what a split is to it."""
+"""What jobs that train a dual encoder share, what a split is to them, and what the dual encoder's own trains."""
 
 from __future__ import annotations
 
@@ -19,9 +19,30 @@ from shared.models import Towers
 from shared.models.text_tower import BertEncoder
 from training import kept, photos
 from training.captions import Captions, map_by_length
+from training.data import layouts
+from training.data.captioned import CaptionedImages
+from training.distributed import World
+from training.losses import info_nce
+from training.trainer import Batch, Loss
 
 Rows = npt.NDArray[np.int64]
 _QUIET = Console(quiet=True)
+
+
+def begin(
+    root: Path, out: Path, batch_size: int, peers: World, console: Console
+) -> tuple[CaptionedImages, CaptionedImages]:
+    """Load and describe the train and dev splits; make the folder ``out``. Raises ValueError for too small a batch."""
+    data, dev = layouts.load(root, "train"), layouts.load(root, "dev")
+    if (size := min(batch_size, len(data))) < max(2, peers.size):
+        raise ValueError(
+            f"a batch of {size} photos is too small for {peers.size} processes: each needs one, and InfoNCE needs two "
+            "in all"
+        )
+    if peers.leads:
+        console.print(f"train: {data.describe()}\ndev:   {dev.describe()}", highlight=False)
+        out.mkdir(parents=True, exist_ok=True)
+    return data, dev
 
 
 @dataclass
@@ -35,13 +56,33 @@ class Split:
     means: Tensor | None = None
 
     def words(self, captions: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, ...]:
-        """What :class:`Objective` reads of these captions."""
+        """What a model reads of these captions."""
         if self.means is not None:
             return (self.means[captions],)
         ids, mask = self.captions.batch(captions, device)
         if self.states is None:
             return ids, mask
         return photos.to_tensor(self.states[captions, : mask.shape[1]], device).float(), mask
+
+
+def contrastive(split: Split, captions_per_image: int, peers: World) -> Loss:
+    """InfoNCE over all processes' photos of a step, a random view of each, and some captions of each."""
+
+    def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        rows, captions = np.asarray(batch), split.captions
+        chosen = captions.draw(rows, captions_per_image, rng)  # (B, C)
+        flat = chosen.reshape(-1)
+        seen = split.seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng)
+        images, texts, scale = model(seen, *split.words(flat, peers.device))
+        return info_nce(
+            peers.gather(images.float()),
+            peers.gather(texts.float()),
+            peers.gather(torch.from_numpy(rows).to(peers.device)),
+            peers.gather(torch.from_numpy(captions.image[flat]).to(peers.device)),
+            scale,
+        )
+
+    return loss
 
 
 class Objective(nn.Module):

@@ -50,6 +50,11 @@ Batch = Sequence[int] | np.ndarray[Any, Any]
 Loss = Callable[[nn.Module, Batch, np.random.Generator], Tensor]
 
 
+def identity(options: object) -> dict[str, str]:
+    """All of a job's options but where it writes and what it computes on."""
+    return {k: str(v) for k, v in vars(options).items() if k not in ("out", "device")}
+
+
 def quality(metrics: Metrics) -> float:
     """The sum of a job's recalls on dev, by which it compares epochs."""
     return sum(metrics.values())
