@@ -20,9 +20,7 @@ from torchvision.transforms.v2.functional import resized_crop
 
 from shared.artifacts import ImagePreprocessing
 from shared.engines import images
-from shared.models import ClipTowers, DualEncoder
-from shared.models.clip import ClipImage
-from shared.models.image_tower import ImageTower
+from shared.models import ClipTowers, DualEncoder, GridTower
 from training import kept
 from training.data.captioned import CaptionedImages
 
@@ -62,7 +60,7 @@ class Seen:
     View 2n is look n of the finished model, view 2n + 1 the same look at the mirrored photo.
     """
 
-    tower: ImageTower | ClipImage
+    tower: GridTower
     pixels: Pixels
     maps: npt.NDArray[np.float16] | None
     device: torch.device
@@ -107,7 +105,7 @@ class Seen:
 
 
 def _maps(
-    tower: ImageTower | ClipImage,
+    tower: GridTower,
     frozen: Sequence[nn.Module],
     pixels: Pixels,
     views: int,
@@ -142,7 +140,7 @@ def _from_maps(rows: npt.NDArray[np.float16], device: torch.device) -> Tensor:
     return to_tensor(rows, device).float().permute(0, 3, 1, 2)
 
 
-def _view(tower: ImageTower | ClipImage, batch: Tensor, view: int) -> Tensor:
+def _view(tower: GridTower, batch: Tensor, view: int) -> Tensor:
     """uint8 (B, S, S, 3) -> normalised (B, 3, S, S)."""
     look, mirrored = divmod(view, 2)
     return tower.part(tower.normalise(batch.flip(2) if mirrored else batch), look)

@@ -12,6 +12,7 @@ from shared.models.config import (
     TowersConfig,
 )
 from shared.models.diptych import RERANKER, Diptych, DualEncoder, Towers, load
+from shared.models.grid_tower import GridTower
 from shared.models.reranker import Reranker
 from shared.models.text_tower import TextTower
 
@@ -24,6 +25,7 @@ __all__ = [
     "Diptych",
     "DiptychConfig",
     "DualEncoder",
+    "GridTower",
     "ImageTowerConfig",
     "Reranker",
     "RerankerConfig",

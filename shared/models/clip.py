@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shared.artifacts import ArtifactError
 from shared.models.config import ClipConfig, ClipImageConfig
+from shared.models.grid_tower import GridTower
 from shared.models.hubness import EXTRA, Docked
 
 
@@ -31,45 +32,24 @@ class ClipBackbone(nn.Module):
         return seen["image_intermediates"][-1], seen["image_features"]
 
 
-class ClipImage(nn.Module):
-    """Pixels -> grid (B, N, C) -> tokens (B, N, d), and unit vectors (B, D) besides."""
-
-    mean: Tensor
-    std: Tensor
-    looks = 1
+class ClipImage(GridTower):
+    """A grid, and unit vectors (B, D) besides."""
 
     def __init__(self, config: ClipImageConfig, network: nn.Module, token_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = ClipBackbone(network, config.size)
-        self.side = min(config.grid, *self.backbone.grid)
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
-        channels = self.backbone.channels
+        backbone = ClipBackbone(network, config.size)
+        super().__init__(config, backbone.grid)
+        self.backbone = backbone
+        channels = backbone.channels
         self.token_projection = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, token_dim))
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float (B, 3, H, W)."""
-        return (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-
-    def part(self, whole: Tensor, look: int) -> Tensor:
-        """What the one look sees of normalised photos: all."""
-        return whole
-
     def embed(self, feature: Tensor) -> Tensor:
-        """What :meth:`see` gave, or the mean of it over photos that are alike (B, D) -> unit vectors (B, D)."""
+        """What :meth:`see` gave, or the mean of it over looks at one photo (B, D) -> unit vectors (B, D)."""
         return F.normalize(feature, dim=-1)
 
     def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pixels (B, 3, S, S) -> grid (B, N, C), unit vectors (B, D)."""
         grid, vectors = self.backbone(pixels)
-        if grid.shape[-1] > self.side:
-            grid = F.adaptive_avg_pool2d(grid, self.side)
-        return grid.flatten(2).transpose(1, 2), F.normalize(vectors.float(), dim=-1)
-
-    def tokens(self, grid: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, d)."""
-        return cast(Tensor, self.token_projection(grid))
+        return self._flat(grid), F.normalize(vectors.float(), dim=-1)
 
 
 class ClipEncoder(nn.Module):

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from shared.models.config import ImageTowerConfig
+from shared.models.grid_tower import GridTower
 
 
 class Backbone(nn.Module):
@@ -116,27 +117,24 @@ def _named(**children: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(children))
 
 
-class ImageTower(nn.Module):
-    """Pixels -> ``grid`` (B, N, C) -> tokens (B, N, d), and the mean ``feature`` (B, C) of some looks -> vector (B, D).
+class ImageTower(GridTower):
+    """A grid, and the mean ``feature`` (B, C) of some looks -> vector (B, D).
 
     Where the backbone's first blocks are frozen, their output can be kept; ``upper`` goes on from there.
     """
 
-    mean: Tensor
-    std: Tensor
+    config: ImageTowerConfig
     feature_mean: Tensor
     feature_std: Tensor
     class_vectors: Tensor
     class_weight: Tensor
 
     def __init__(self, config: ImageTowerConfig, vector_dim: int, token_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = Backbone(config.library, config.backbone, config.size)
-        channels = self.backbone.channels
-        self.side = min(config.grid, *self.backbone.grid)
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        backbone = Backbone(config.library, config.backbone, config.size)
+        super().__init__(config, backbone.grid)
+        self.backbone = backbone
+        self.looks = config.looks
+        channels = backbone.channels
         self.register_buffer("feature_mean", torch.zeros(channels))
         self.register_buffer("feature_std", torch.ones(channels))
         self.dropout = nn.Dropout(config.dropout)
@@ -147,24 +145,16 @@ class ImageTower(nn.Module):
             self.register_buffer("class_vectors", torch.zeros(config.classes, vector_dim))
             self.register_buffer("class_weight", torch.zeros(()))
 
-    @property
-    def looks(self) -> int:
-        return self.config.looks
-
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
         """Have :meth:`embed` see each of the channels of ``features`` (N, C) with mean 0 and deviation 1."""
         self.feature_mean.copy_(features.mean(dim=0))
         self.feature_std.copy_(features.std(dim=0) + 1e-3)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float (B, 3, H, W)."""
-        return (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, H, W, 3) -> the grid (B, N, C) of the whole photo, and the mean feature (B, C) of all looks."""
         whole = self.normalise(pixels)
-        grids = [self._tokens_of(self.backbone(self.part(whole, look))) for look in range(self.config.looks)]
+        grids = [self._flat(self.backbone(self.part(whole, look))) for look in range(self.looks)]
         return grids[0], torch.stack([grid.mean(dim=1) for grid in grids]).mean(dim=0)
 
     def part(self, whole: Tensor, look: int) -> Tensor:
@@ -182,12 +172,7 @@ class ImageTower(nn.Module):
         """Maps (B, C', h, w) before the backbone's last ``blocks`` -> (B, N, C)."""
         for block in blocks:
             maps = block(maps)
-        return self._tokens_of(maps)
-
-    def _tokens_of(self, grid: Tensor) -> Tensor:
-        if grid.shape[-1] > self.side:
-            grid = F.adaptive_avg_pool2d(grid, self.side)
-        return grid.flatten(2).transpose(1, 2)
+        return self._flat(maps)
 
     def embed(self, feature: Tensor) -> Tensor:
         """Mean features (B, C) -> unit vectors (B, D). What the backbone's own classifier names is added, as a convex
@@ -202,7 +187,3 @@ class ImageTower(nn.Module):
     def named(self, feature: Tensor) -> Tensor:
         """Mean features (B, C) -> the mean of the classes' vectors, as likely as each is (B, D)."""
         return cast(Tensor, self.classifier(feature).softmax(dim=-1) @ self.class_vectors)
-
-    def tokens(self, grid: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, d)."""
-        return cast(Tensor, self.token_projection(grid))
