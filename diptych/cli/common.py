@@ -1,4 +1,4 @@
-"""What subcommands share: options, and errors that end in a sentence instead of a traceback."""
+"""What subcommands share: options, a split to work on, and errors that end in a sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from training.data.captioned import CaptionedImages
 
 # Captions, file names and queries are shown as they are: "[red]" in one of them is text, not a colour.
 console = Console(markup=False, highlight=False, emoji=False)
@@ -22,6 +25,14 @@ StoreOption = Annotated[
     Path, typer.Option("--store", envvar="DIPTYCH_STORE", help="The artifact store.", show_default=True)
 ]
 DEFAULT_STORE = Path(".diptych/store")
+DataOption = Annotated[
+    Path, typer.Option("--data", help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")
+]
+ArtifactOption = Annotated[
+    Path | None,
+    typer.Option("--artifact", help="A model artifact's folder (default: the store's current, else the shipped one)."),
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="auto, onnx or torch.")]
 
 
 class ModelType(StrEnum):
@@ -42,6 +53,15 @@ class Split(StrEnum):
     train = "train"
     dev = "dev"
     test = "test"
+
+
+def load_split(data: Path, split: Split) -> CaptionedImages:
+    """A split of a data set, described. Raises what :func:`training.data.layouts.load` raises."""
+    from training.data import layouts
+
+    photos = layouts.load(data, split.value)
+    console.print(f"{split.value}: {photos.describe()}")
+    return photos
 
 
 def tell(sentence: str) -> None:

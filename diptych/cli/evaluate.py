@@ -8,20 +8,30 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from diptych.cli.common import DEFAULT_STORE, ModelType, Split, StoreOption, console, extra, told_plainly, write_result
+from diptych.cli.common import (
+    DEFAULT_STORE,
+    ArtifactOption,
+    DataOption,
+    EngineOption,
+    ModelType,
+    Split,
+    StoreOption,
+    console,
+    extra,
+    load_split,
+    told_plainly,
+    write_result,
+)
 
 
 def evaluate(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")],
+    data: DataOption,
     split: Annotated[Split, typer.Option()] = Split.dev,
     model: Annotated[ModelType, typer.Option(help="The dual encoder alone, or with reranking.")] = ModelType.dual,
-    artifact: Annotated[
-        Path | None,
-        typer.Option(help="A model artifact's folder (default: the store's current, else the shipped one)."),
-    ] = None,
+    artifact: ArtifactOption = None,
     depth: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's best are reranked.")] = 50,
-    engine: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    engine: EngineOption = "auto",
     report: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
     trec: Annotated[Path | None, typer.Option(help="Also write TREC run and qrels files to this folder.")] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -33,14 +43,12 @@ def evaluate(
         from shared.engines import open_engine
         from shared.engines.images import ImageError
         from training import evaluate as job
-        from training.data import layouts
         from training.data.captioned import DataError
     with told_plainly(ArtifactError, DataError, ImageError, OSError, ValueError):
         loaded = open_engine(artifact or shipped.current_model(store), engine=engine)
         if model is ModelType.cross and not loaded.manifest.has_reranker:
             raise ArtifactError(f"{loaded.manifest.ref} has no reranker; use --model dual")
-        photos = layouts.load(data, split.value)
-        console.print(f"{split.value}: {photos.describe()}")
+        photos = load_split(data, split)
         found = job.evaluate(loaded, photos, model.value, console, depth=depth, trec=trec)
         found = {"split": split.value, **found}
         if report is not None:

@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diptych.cli.common import DEFAULT_STORE, Split, StoreOption, console, extra, told_plainly, write_result
+from diptych.cli.common import (
+    DEFAULT_STORE,
+    ArtifactOption,
+    DataOption,
+    EngineOption,
+    Split,
+    StoreOption,
+    console,
+    extra,
+    load_split,
+    told_plainly,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from shared.engines.engine import Engine
 
 app = typer.Typer(help="Measure a model and its data, and write the report.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option(help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")]
-Artifact = Annotated[
-    Path | None, typer.Option(help="A model artifact's folder (default: the store's current, else the shipped one).")
-]
-EngineName = Annotated[str, typer.Option("--engine", help="auto, onnx or torch.")]
 Out = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
@@ -33,24 +40,21 @@ def _depths(value: str) -> str:
 @app.command()
 def depth(
     context: typer.Context,
-    data: Data,
+    data: DataOption,
     split: Annotated[Split, typer.Option()] = Split.dev,
     depths: Annotated[
         str, typer.Option(callback=_depths, help="How many of the dual encoder's best are reranked.")
     ] = "5,10,20,50,100",
-    artifact: Artifact = None,
-    engine: EngineName = "auto",
+    artifact: ArtifactOption = None,
+    engine: EngineOption = "auto",
     out: Out = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """What reranking more candidates gives, and how long it takes."""
     with extra("train"):
         from training import depth as job
-        from training.data import layouts
     with _told():
-        photos = layouts.load(data, split.value)
-        console.print(f"{split.value}: {photos.describe()}")
-        wanted = [int(number) for number in depths.split(",")]
+        photos, wanted = load_split(data, split), [int(number) for number in depths.split(",")]
         found = job.sweep(_opened(artifact, store, engine), photos, wanted, console)
         for row in found["depths"]:
             console.print(
@@ -63,8 +67,8 @@ def depth(
 @app.command()
 def gallery(
     context: typer.Context,
-    artifact: Artifact = None,
-    engine: EngineName = "auto",
+    artifact: ArtifactOption = None,
+    engine: EngineOption = "auto",
     out: Out = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -85,11 +89,11 @@ def gallery(
 @app.command()
 def failures(
     context: typer.Context,
-    data: Data,
+    data: DataOption,
     split: Annotated[Split, typer.Option()] = Split.dev,
     worst: Annotated[int, typer.Option(min=0, help="How many of the photos found last are named.")] = 20,
-    artifact: Artifact = None,
-    engine: EngineName = "auto",
+    artifact: ArtifactOption = None,
+    engine: EngineOption = "auto",
     out: Out = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -98,8 +102,7 @@ def failures(
         from training import failures as job
         from training.data import layouts
     with _told():
-        photos, train = (layouts.load(data, name) for name in (split.value, "train"))
-        console.print(f"{split.value}: {photos.describe()}")
+        photos, train = load_split(data, split), layouts.load(data, "train")
         found = job.find(_opened(artifact, store, engine), photos, train, console, worst=worst)
         for row in found["kinds"]:
             console.print(
@@ -110,7 +113,7 @@ def failures(
 
 
 @app.command()
-def dataset(context: typer.Context, data: Data, out: Out = None) -> None:
+def dataset(context: typer.Context, data: DataOption, out: Out = None) -> None:
     """What can be counted in a data set."""
     with extra("train"):
         from training.data import count as job

@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.common import console, extra, told_plainly
+from diptych.cli.common import DataOption, console, extra, told_plainly
 
 app = typer.Typer(help="Train the models. Run under torchrun for several GPUs.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option(help="The data set: Flickr8k's layout, or captions.csv/jsonl beside photos.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
+]
 Epochs = Annotated[int, typer.Option(min=1)]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", "--batch_size", min=2, help="Photos in a step, over all processes.")
@@ -32,9 +34,12 @@ def _device(value: str) -> str:
 
 Device = Annotated[str, typer.Option(callback=_device, help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
+CaptionsPerImage = Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")]
+Bank = Annotated[
+    int, typer.Option(min=0, help="Vectors of training data by which hubs are told and docked; 0 for none.")
+]
 Dropout = Annotated[float, typer.Option(min=0.0, max=0.9)]
 Amp = Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; where it is not said, on a GPU only.")]
-
 
 ClipModel = Annotated[
     str, typer.Option("--model", help="A model that open_clip knows, local-dir:FOLDER, or hf-hub:OWNER/NAME.")
@@ -57,10 +62,8 @@ class Library(StrEnum):
 
 @app.command()
 def dual(
-    data: Data,
-    out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
-    ] = Path("runs/dual"),
+    data: DataOption,
+    out: Out = Path("runs/dual"),
     head_epochs: Annotated[
         int, typer.Option(min=0, help="Epochs of the projections alone, on frozen towers, before the others.")
     ] = 40,
@@ -100,10 +103,8 @@ def dual(
     looks: Annotated[
         int, typer.Option(min=1, max=5, help="Looks at a photo that make its vector: the whole, then its corners.")
     ] = 3,
-    bank: Annotated[
-        int, typer.Option(min=0, help="Vectors of training data by which hubs are told and docked; 0 for none.")
-    ] = 3000,
-    captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 2,
+    bank: Bank = 3000,
+    captions_per_image: CaptionsPerImage = 2,
     weight_decay: Decay = 0.2,
     warmup: Warmup = 20,
     dropout: Dropout = 0.1,
@@ -150,28 +151,21 @@ def dual(
             ),
             console,
         )
-        console.print(
-            f"next: diptych train cross --data {data} --dual {out}, or diptych export {out} --data {data}",
-            soft_wrap=True,
-        )
+        _tell_next(data, out)
 
 
 @app.command()
 def clip(
-    data: Data,
+    data: DataOption,
     model: ClipModel,
     weights: ClipWeights = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
-    ] = Path("runs/clip"),
+    out: Out = Path("runs/clip"),
     epochs: Annotated[int, typer.Option(min=0, help="0 takes the model as it is.")] = 3,
     batch_size: BatchSize = 128,
     lr: Rate = 1e-5,
     device: Device = "auto",
-    bank: Annotated[
-        int, typer.Option(min=0, help="Vectors of training data by which hubs are told and docked; 0 for none.")
-    ] = 3000,
-    captions_per_image: Annotated[int, typer.Option(min=1, help="Captions of each photo in a step.")] = 1,
+    bank: Bank = 3000,
+    captions_per_image: CaptionsPerImage = 1,
     weight_decay: Decay = 0.1,
     warmup: Warmup = 50,
     seed: Seed = 0,
@@ -200,19 +194,14 @@ def clip(
             ),
             console,
         )
-        console.print(
-            f"next: diptych train cross --data {data} --dual {out}, or diptych export {out} --data {data}",
-            soft_wrap=True,
-        )
+        _tell_next(data, out)
 
 
 @app.command()
 def cross(
-    data: Data,
+    data: DataOption,
     dual: Annotated[Path, typer.Option(help="The finished run of `diptych train dual` or `clip`.")] = Path("runs/dual"),
-    out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
-    ] = Path("runs/cross"),
+    out: Out = Path("runs/cross"),
     epochs: Epochs = 6,
     batch_size: BatchSize = 48,
     lr: Rate = 1e-3,
@@ -257,6 +246,13 @@ def cross(
             console,
         )
         console.print(f"next: diptych export {out} --data {data}", soft_wrap=True)
+
+
+def _tell_next(data: Path, dual: Path) -> None:
+    console.print(
+        f"next: diptych train cross --data {data} --dual {dual}, or diptych export {dual} --data {data}",
+        soft_wrap=True,
+    )
 
 
 def export(
