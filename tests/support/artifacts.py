@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from shared.artifacts import ModelManifest
+from shared.artifacts import ModelManifest, read_manifest
 from shared.models import Diptych, DiptychConfig, ImageTowerConfig, RerankerConfig, TextTowerConfig, TowersConfig
 from training import export
 from training.data import vocabulary
@@ -41,3 +41,10 @@ def tiny_artifact(
         assert hubness is not None
         hubness.fill(torch.randn_like(hubness.bank), F.normalize(torch.randn(100, 60), dim=1))
     return export.export(model, vocabulary.tokenizer(words), directory, name=name, version=version, vocabulary=words)
+
+
+def model_manifest(directory: Path) -> ModelManifest:
+    """The manifest of an artifact that is a model."""
+    manifest = read_manifest(directory)
+    assert isinstance(manifest, ModelManifest)
+    return manifest

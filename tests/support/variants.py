@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.artifacts import ModelManifest, fingerprint, hash_files, read_manifest, write_manifest
+from shared.artifacts import fingerprint, hash_files, write_manifest
+from tests.support.artifacts import model_manifest
 
 
 def retrained(model: Path, target: Path, version: str) -> Path:
@@ -34,19 +35,13 @@ def without_reranker(model: Path, target: Path, version: str) -> Path:
     shutil.copytree(model, target)
     for file in target.glob("reranker.*"):
         file.unlink()
-    config = {**_manifest(target).config, "reranker": None}
+    config = {**model_manifest(target).config, "reranker": None}
     return described(target, version=version, has_reranker=False, config=config)
 
 
 def described(directory: Path, **changes: object) -> Path:
     """Bring the manifest up to date with the files."""
-    manifest = _manifest(directory)
+    manifest = model_manifest(directory)
     facts = {"fingerprint": fingerprint(directory, manifest), "files": hash_files(directory), **changes}
     write_manifest(directory, manifest.model_copy(update=facts))
     return directory
-
-
-def _manifest(directory: Path) -> ModelManifest:
-    manifest = read_manifest(directory)
-    assert isinstance(manifest, ModelManifest)
-    return manifest

@@ -15,11 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from diptych.cli import app
-from shared.artifacts import ModelManifest, read_manifest, verify_files
+from shared.artifacts import ModelManifest, verify_files
 from shared.engines import NoRerankerError, open_engine
 from shared.engines.images import pixels
 from shared.models import ClipTowers
 from shared.scoring import probability
+from tests.support.artifacts import model_manifest
 from tests.support.clip import MEAN, opened, write_clip
 from training import clip, cross, publish
 from training.checkpoint import Checkpoint
@@ -50,14 +51,8 @@ def imported(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _manifest(artifact: Path) -> ModelManifest:
-    manifest = read_manifest(artifact)
-    assert isinstance(manifest, ModelManifest)
-    return manifest
-
-
 def test_an_imported_model_is_an_artifact_like_any_other(imported: Path) -> None:
-    manifest = _manifest(imported)
+    manifest = model_manifest(imported)
     verify_files(imported, manifest)
     assert set(manifest.files) == {"towers.safetensors", "image.onnx", "text.onnx", "tokenizer.json"}
     assert (manifest.embedding_dim, manifest.token_dim, manifest.has_reranker) == (32, 1, False)
@@ -88,10 +83,10 @@ def test_the_served_vectors_are_open_clips(source: str, imported: Path, engine: 
 
 def test_without_data_scores_are_the_models_own_softmax(source: str, imported: Path) -> None:
     """The chance of a pair among a thousand that are no match is small, until it stands out from them."""
-    scoring = _manifest(imported).scoring.dual
+    scoring = model_manifest(imported).scoring.dual
     assert scoring.scale == pytest.approx(float(opened(source).logit_scale.exp()), rel=1e-3)
     usual = -(scoring.bias + np.log(1000)) / scoring.scale
-    chances = probability(np.array([usual, usual + 10 / scoring.scale]), _manifest(imported).scoring.dual)
+    chances = probability(np.array([usual, usual + 10 / scoring.scale]), model_manifest(imported).scoring.dual)
     np.testing.assert_allclose(chances, [1 / 1001, 1 / (1 + 1000 * np.exp(-10))])
 
 
@@ -194,7 +189,7 @@ def test_an_import_with_data_is_calibrated_and_does_not_overwrite(
     out = tmp_path / "model"
     arguments = ("import-clip", "--model", source, "--out", out, "--data", drawn_photos)
     run(*arguments)
-    manifest = _manifest(out)
+    manifest = model_manifest(out)
     assert 0 <= manifest.metrics["dev"]["dual"]["t2i"]["r1"] <= 100
     assert manifest.scoring.dual.scale != pytest.approx(float(opened(source).logit_scale.exp()), rel=1e-3)
     assert "already exists" in run(*arguments, code=1).stderr

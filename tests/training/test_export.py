@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from shared.artifacts import ArtifactError, ModelManifest, fingerprint, read_manifest, verify_files
+from shared.artifacts import ArtifactError, fingerprint, verify_files
 from shared.engines import open_engine
 from shared.models import (
     Diptych,
@@ -23,6 +23,7 @@ from shared.models import (
     TowersConfig,
     load,
 )
+from tests.support.artifacts import model_manifest
 from training import export
 from training.data import vocabulary
 from training.export import ParityError
@@ -32,14 +33,8 @@ PIXELS = RNG.integers(0, 256, (4, 96, 96, 3), np.uint8)
 TEXTS = ["a red ball", "the dog runs on the beach with a child", "snow", "a man plays"]
 
 
-def _manifest(directory: Path) -> ModelManifest:
-    manifest = read_manifest(directory)
-    assert isinstance(manifest, ModelManifest)
-    return manifest
-
-
 def test_the_manifest_describes_the_artifact(tiny_model: Path) -> None:
-    manifest = _manifest(tiny_model)
+    manifest = model_manifest(tiny_model)
     verify_files(tiny_model, manifest)
     assert set(manifest.files) == {
         *("towers.safetensors", "reranker.safetensors", "image.onnx", "text.onnx", "reranker.onnx"),
@@ -54,7 +49,7 @@ def test_the_weights_lie_in_the_safetensors_files_only(tiny_model: Path) -> None
     model = load(tiny_model)
     values = sum(value.numel() for value in model.state_dict().values() if value.ndim > 1)
     stored = sum((tiny_model / name).stat().st_size for name in ("towers.safetensors", "reranker.safetensors"))
-    everything = sum(file.bytes for file in _manifest(tiny_model).files.values())
+    everything = sum(file.bytes for file in model_manifest(tiny_model).files.values())
     assert stored < 2 * values + 150_000  # two bytes a weight; vectors and names are the rest
     for graph in ("image", "text", "reranker"):
         proto = onnx.load(str(tiny_model / f"{graph}.onnx"), load_external_data=False)
@@ -155,11 +150,11 @@ def test_other_backbones_are_served_too(library: str, backbone: str, size: int, 
 def test_the_fingerprint_is_the_towers_and_the_tokenizers(tiny_model: Path, tmp_path: Path) -> None:
     """Another reranker on equal towers fits the index that is there."""
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    own = _manifest(tiny_model).fingerprint
+    own = model_manifest(tiny_model).fingerprint
     for name, stays in (("reranker.safetensors", True), ("towers.safetensors", False), ("tokenizer.json", False)):
         data = bytearray((copy / name).read_bytes())
         (copy / name).write_bytes(data[:-1] + b"~")
-        assert (fingerprint(copy, _manifest(copy)) == own) == stays
+        assert (fingerprint(copy, model_manifest(copy)) == own) == stays
         (copy / name).write_bytes(data)
 
 
