@@ -83,7 +83,7 @@ def test_the_banks_are_the_other_side_and_corrections_are_around_zero(frozen: tu
     ):
         assert (hubness.bank @ other.T).amax(dim=1).min() > 0.9999  # each is one of them
         assert len(torch.unique(hubness.bank, dim=0)) == 30
-        assert abs(hubness.correction(own).mean()) < 1e-4
+        assert hubness.correction(own).min() < 0 < hubness.correction(own).max()
     public = known.public(towers)
     assert public.images.shape == (PHOTOS, 20)
     assert not np.allclose(public.similarity, known.similarity / 2)
