@@ -12,7 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from shared.artifacts import ModelManifest, read_manifest
 from shared.models import Diptych, DiptychConfig
+from shared.models import load as load_modules
 from shared.schemas import Scoring
 from training.data import vocabulary
 
@@ -58,19 +60,29 @@ class Checkpoint:
             metrics, training = record["metrics"], record["training"]
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} does not hold a finished training run: {error}") from error
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"{folder / TOKENIZER} cannot be read: {error}") from error
-        path = folder / VOCABULARY
-        return Checkpoint(
-            model.eval(),
-            tokenizer,
-            vocabulary.load(path) if path.exists() else None,
-            scoring,
-            metrics,
-            training,
-        )
+        return Checkpoint(model.eval(), *_language(folder, TOKENIZER), scoring, metrics, training)
+
+    @staticmethod
+    def published(artifact: Path) -> Checkpoint:
+        """A model artifact as if it were the run that it came from, but for its weights, which are those it serves.
+
+        Raises :class:`CheckpointError`, and :class:`shared.artifacts.ArtifactError` where it is damaged.
+        """
+        manifest = read_manifest(artifact)
+        if not isinstance(manifest, ModelManifest):
+            raise CheckpointError(f"{artifact} holds an index; give the folder of a model")
+        language = _language(artifact, manifest.tokenization.file)
+        return Checkpoint(load_modules(artifact), *language, manifest.scoring, manifest.metrics, manifest.training)
+
+
+def _language(folder: Path, file: str) -> tuple[Tokenizer, dict[str, int] | None]:
+    """The tokenizer, and the words of a vocabulary that was built for it."""
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / file))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{folder / file} cannot be read: {error}") from error
+    words = folder / VOCABULARY
+    return tokenizer, vocabulary.load(words) if words.exists() else None
 
 
 def describe(options: object) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     batches = peers.batches(len(data), options.batch_size, options.seed)
     best = trainer.fit(batches, contrastive(known, options.captions_per_image, peers), evaluate, quality)
     if peers.leads:
-        towers, best = _finish(objective.eval(), known, asked, tokenizer, options, console)
+        towers, best = finish(objective.eval(), known, asked, tokenizer, options.image_weights, options.seed, console)
         finished = Checkpoint(Diptych(towers), tokenizer, words)
         finished.metrics["dual"] = best
         finished.training["dual"] = describe(options)
@@ -134,11 +134,17 @@ def _train(options: DualOptions, peers: World, console: Console) -> Metrics:
     return best
 
 
-def _finish(
-    objective: Objective, known: Split, asked: Split, tokenizer: Tokenizer, options: DualOptions, console: Console
+def finish(
+    objective: Objective,
+    known: Split,
+    asked: Split,
+    tokenizer: Tokenizer,
+    image_weights: str,
+    seed: int,
+    console: Console,
 ) -> tuple[Towers, Metrics]:
     """Trained towers with hubs docked and classes named, and their figures on dev (``asked``)."""
-    towers, rng = objective.towers, np.random.default_rng(options.seed)
+    towers, rng = objective.towers, np.random.default_rng(seed)
     sizes = len(known.seen.pixels), len(known.captions.texts)
     images, texts = (rng.permutation(size)[: towers.config.bank] for size in sizes)
     of_known, of_asked = objective.read(known, images, texts), objective.read(asked)
@@ -147,7 +153,7 @@ def _finish(
         heads.fill_banks(finished, classes.Vectors.of(finished, *of_known))
         return recalls(classes.Vectors.of(finished, *of_asked).public(finished).similarity, asked.captions.image)
 
-    classifier = pretrained.load_classifier(towers, options.image_weights)
+    classifier = pretrained.load_classifier(towers, image_weights)
     if classifier is not None:
         towers = classes.attach(towers, classifier, tokenizer, lambda named: quality(measure(named)))
         console.print(f"what the backbone's classifier names counts {float(towers.image.class_weight):.1f}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -177,6 +179,9 @@ def evaluate(
         "images": len(data),
         "captions": len(split.caption_image),
         "skipped": dict(data.skipped),
+        "bytes": sum(entry.bytes for entry in engine.manifest.files.values()),
+        "cores": os.cpu_count(),
+        "photo_milliseconds": photo_milliseconds(engine, data),
         **({"rerank_depth": depth} if model_type == "cross" else {}),
         **figures(t2i, i2t, split.caption_image),
         **_calibration(t2i, split.caption_image, scoring, model_type),
@@ -200,6 +205,17 @@ def fit_scoring(split: Embedded, found: Candidates | None) -> Scoring:
     weight = max([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 120.0, 160.0, 240.0], key=quality)
     t2i, _ = cross_scores(split, found, weight)
     return Scoring(dual=dual, cross=calibration.fit(*_retrieved(t2i, split.caption_image)), similarity_weight=weight)
+
+
+def photo_milliseconds(engine: Engine, data: CaptionedImages, count: int = 25) -> float:
+    """Median time of the image tower for one decoded photo, over ``count`` photos at most; the first warms it up."""
+    taken = []
+    for image in data.images[: 1 + count]:
+        pixels = images.pixels(image.path.read_bytes(), engine.manifest.preprocessing)[None]
+        start = time.perf_counter()
+        engine.embed_images(pixels)
+        taken.append(time.perf_counter() - start)
+    return round(float(np.median(taken[1:] or taken)) * 1000, 2)
 
 
 def _retrieved(scores: Scores, caption_image: Int64, depth: int = 10) -> tuple[Scores, npt.NDArray[np.bool_]]:

@@ -1,4 +1,5 @@
-"""The losses: InfoNCE in which sibling captions are not negatives, and a listwise matching loss for the reranker."""
+"""The losses: InfoNCE in which sibling captions are not negatives, a listwise matching loss for the reranker, and how
+far a student's choices are from its teacher's."""
 
 from __future__ import annotations
 
@@ -27,6 +28,17 @@ def _one_positive_against_negatives(logits: Tensor, match: Tensor) -> Tensor:
     negatives = logits.masked_fill(match, float("-inf")).logsumexp(dim=1, keepdim=True)
     losses = F.softplus(negatives - logits)  # the same fraction, written so that it cannot overflow
     return torch.where(match, losses, 0).sum() / match.sum()
+
+
+def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
+    """How unlike two models' logits (T, I) of every text with every image are: the Kullback-Leibler divergence of their
+    choices of an image for a text and of a text for an image (Hinton et al., 2015, https://arxiv.org/abs/1503.02531)."""
+    ways = ((student, teacher), (student.T, teacher.T))
+    return torch.stack([_divergence(a.log_softmax(dim=1), b.log_softmax(dim=1)) for a, b in ways]).mean()
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    return F.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 def matching_loss(logits: Tensor, smoothing: float = 0.0) -> Tensor:

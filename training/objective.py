@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,7 @@ from training.losses import info_nce
 from training.trainer import Batch, Loss
 
 Rows = npt.NDArray[np.int64]
+Judge = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 _QUIET = Console(quiet=True)
 
 
@@ -65,8 +66,9 @@ class Split:
         return photos.to_tensor(self.states[captions, : mask.shape[1]], device).float(), mask
 
 
-def contrastive(split: Split, captions_per_image: int, peers: World) -> Loss:
-    """InfoNCE over all processes' photos of a step, a random view of each, and some captions of each."""
+def contrastive(split: Split, captions_per_image: int, peers: World, judge: Judge = info_nce) -> Loss:
+    """InfoNCE, or another loss of the same arguments, over all processes' photos of a step, a random view of each, and
+    some captions of each."""
 
     def loss(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
         rows, captions = np.asarray(batch), split.captions
@@ -74,7 +76,7 @@ def contrastive(split: Split, captions_per_image: int, peers: World) -> Loss:
         flat = chosen.reshape(-1)
         seen = split.seen.draw(rows, np.asarray(captions.sided[chosen].any(axis=1)), rng)
         images, texts, scale = model(seen, *split.words(flat, peers.device))
-        return info_nce(
+        return judge(
             peers.gather(images.float()),
             peers.gather(texts.float()),
             peers.gather(torch.from_numpy(rows).to(peers.device)),

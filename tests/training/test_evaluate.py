@@ -120,6 +120,8 @@ def test_a_real_artifact_is_evaluated_and_trec_eval_agrees(
     report = evaluate.evaluate(engine, data, model_type, QUIET, depth=3, trec=tmp_path)  # type: ignore[arg-type]
     assert (report["artifact"], report["images"], report["captions"]) == ("tiny/1", 6, 12)
     assert report["fingerprint"] == engine.manifest.fingerprint
+    assert report["bytes"] == sum(path.stat().st_size for path in tiny_model.iterdir() if path.name != "manifest.json")
+    assert report["photo_milliseconds"] > 0
     assert report.get("rerank_depth") == (3 if model_type == "cross" else None)
     for way in ("t2i", "i2t"):
         with (tmp_path / f"{way}.qrels").open() as qrels, (tmp_path / f"{model_type}.{way}.run").open() as run:

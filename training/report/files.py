@@ -46,8 +46,16 @@ class Results:
     def variants(self) -> Mapping[str, Figures]:
         """The files of other measurements: comparisons of ways to do the same, side by side."""
         return {
-            name: found for name, found in self.files.items() if name not in REQUIRED and not name.startswith("seed-")
+            name: found
+            for name, found in self.files.items()
+            if name not in REQUIRED and not name.startswith(("seed-", "distil-"))
         }
+
+    @property
+    def distilled(self) -> Mapping[str, Figures]:
+        """The figures of the model with the smaller image tower, as far as there are any, by ``dual`` and ``cross``."""
+        models = {model: f"distil-{model}" for model in ("dual", "cross")}
+        return {model: self.files[name] for model, name in models.items() if name in self.files}
 
 
 def load(folder: Path, model: Path) -> Results:

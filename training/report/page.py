@@ -15,7 +15,6 @@ from training.report.markdown import number, percent
 _VARIANTS = {
     "int8": "Eight-bit weights",
     "tokens": "Fewer bits for token features",
-    "distil": "Distillation",
 }
 
 
@@ -92,6 +91,7 @@ def _figures(results: Results) -> dict[str, str]:
         "worst": failures.worst(failed),
         "from_failures": _sources(results, "failures"),
         "ablations": recalls.ablations(found["ablations"]),
+        "smaller": _smaller(results),
         "variants": _variants(results),
         "megabytes": f"{sum(entry.bytes for entry in manifest.files.values()) / 1e6:.0f}",
         "embedding_dim": str(manifest.embedding_dim),
@@ -126,6 +126,21 @@ def _depth_says(found: dict[str, Any]) -> str:
         f"Most is gained with {best['depth']} candidates: {gained:+.1f} to the sum of recalls,"
         f" {best['t2i']['r1'] - alone['t2i']['r1']:+.1f} and {best['i2t']['r1'] - alone['i2t']['r1']:+.1f} to R@1,"
         f" for {best['milliseconds']:.0f} ms a query."
+    )
+
+
+def _smaller(results: Results) -> str:
+    distilled = results.distilled
+    if not distilled:
+        return ""
+    files = [f"distil-{model}" for model in distilled]
+    cores = results.files[files[0]]["cores"]
+    return (
+        "\n## A smaller image tower\n\n"
+        "The shipped model distilled into one whose image tower is EfficientNet-Lite0, by"
+        " [`distil.sh`](../training/recipes/distil.sh); text tower and reranker are the shipped model's. The time is"
+        f" the median of the image tower for one photo, on {cores} CPU cores.\n\n"
+        f"{recalls.smaller(results.shipped, distilled)}\n\n{_sources(results, *files)}\n"
     )
 
 

@@ -75,6 +75,16 @@ def depth(rows: Sequence[Figures]) -> str:
     return table(["reranked", *HEAD, "sum", "gain", "ms"], cells)
 
 
+def smaller(shipped: Seed, distilled: Mapping[str, Figures]) -> str:
+    """Each model of ``distilled`` under the shipped one, with what both take."""
+    rows: list[Sequence[object]] = []
+    for model, small in distilled.items():
+        for name, found in ((f"{model}, shipped", getattr(shipped, model)), (f"**{model}**, distilled", small)):
+            size, time = found.get("bytes"), found.get("photo_milliseconds")
+            rows.append([name, *seven(found), number(size and size / 1e6), number(time)])
+    return table(["", *HEAD, "sum", "MB", "ms a photo"], rows)
+
+
 def reliability(dual: Figures, cross: Figures) -> str:
     """Both models' bins, one under the other."""
     rows = [

@@ -114,6 +114,28 @@ def test_gain_is_against_the_dual_encoder(results: Path, tiny_model: Path) -> No
     assert _row(results.with_suffix(".md").read_text(), "24")[-2:] == ["+2.5", "12.3"]
 
 
+def test_a_distilled_model_is_shown_under_the_shipped_one_where_it_was_measured(
+    results: Path, tiny_model: Path
+) -> None:
+    page = results.with_suffix(".md")
+    write(results, tiny_model, page)
+    assert "A smaller image tower" not in page.read_text()
+    for model in ("dual", "cross"):
+        found = json.loads((results / f"seed-0-{model}.json").read_text())
+        found |= {"fingerprint": "of the student", "bytes": 31_400_000, "photo_milliseconds": 12.34}
+        found["t2i"]["r1"] -= 1.5
+        (results / f"distil-{model}.json").write_text(json.dumps(found))
+    edit(results / "seed-0-cross.json", lambda found: found.pop("bytes") and None)
+    write(results, tiny_model, page)
+    text = page.read_text()
+    for model in ("dual", "cross"):
+        shipped, small = _row(text, f"{model}, shipped"), _row(text, f"**{model}**, distilled")
+        assert float(shipped[0]) - float(small[0]) == pytest.approx(1.5, abs=0.11)
+        assert shipped[1:6] == small[1:6]
+        assert small[-2:] == ["31.4", "12.3"]
+    assert _row(text, "cross, shipped")[-2] == "-"
+
+
 def test_a_comparison_of_variants_is_shown_side_by_side(results: Path, tiny_model: Path) -> None:
     found = {
         "command": "diptych measure int8",
@@ -218,7 +240,7 @@ def _recipes(*names: str) -> set[str]:
 
 
 def test_the_committed_files_are_written_by_the_recipes() -> None:
-    commands = _recipes("measure", "flickr8k")
+    commands = _recipes("measure", "flickr8k", "distil")
     for path in COMMITTED.glob("*.json"):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
