@@ -130,7 +130,9 @@ class _StoreSearcher:
             candidates = store.tokens(ids[:_MOST])
             queries = [tokens] * len(candidates)
             pair = (queries, candidates) if collection == "images" else (candidates, queries)
-            order, scores = rank_cross(cosines, self._engine.rerank(*pair), scoring)
+            order, scores = rank_cross(
+                cosines, self._engine.rerank(*pair), scoring, "text" if collection == "images" else "image"
+            )
         best = scores[:k]
         kept = cut.kept(best)
         return [ids[row] for row in order[:kept]], best[:kept].tolist(), len(best) - kept

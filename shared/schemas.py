@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 ModelType = Literal["dual", "cross"]
 Cutoff = Literal["none", "auto"]
@@ -60,12 +60,24 @@ class Calibration(BaseModel):
     bias: float = 0.0
 
 
+class CrossScoring(Calibration):
+    """Of one direction. Raw cross score: ``logit + similarity_weight * cosine``."""
+
+    similarity_weight: float = 1.0
+
+
 class Scoring(BaseModel):
-    """Raw dual score: cosine. Raw cross score: ``logit + similarity_weight * cosine``."""
+    """Raw dual score: cosine. How much the reranker is to be heard beside it depends on what it ranks."""
+
+    model_config = ConfigDict(extra="forbid")  # one of another release would be read as uncalibrated
 
     dual: Calibration = Calibration()
-    cross: Calibration = Calibration()
-    similarity_weight: float = 1.0
+    text_to_image: CrossScoring = CrossScoring()
+    image_to_text: CrossScoring = CrossScoring()
+
+    def cross(self, query: Literal["text", "image"]) -> CrossScoring:
+        """What ranks the candidates of such a query."""
+        return self.text_to_image if query == "text" else self.image_to_text
 
 
 class ServedModel(BaseModel):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.schemas import Calibration, Cutoff, Scoring
+from shared.schemas import Calibration, CrossScoring, Cutoff, Scoring
 
 Floats = npt.NDArray[np.floating[Any]]
 Probabilities = npt.NDArray[np.float64]
@@ -29,16 +29,24 @@ def rank_dual(cosines: Floats, scoring: Scoring) -> tuple[npt.NDArray[np.int64],
     return order, probability(cosines[order], scoring.dual)
 
 
-def rank_cross(cosines: Floats, logits: Floats, scoring: Scoring) -> tuple[npt.NDArray[np.int64], Probabilities]:
+def fuse(cosines: Floats, logits: Floats, scoring: CrossScoring) -> Floats:
+    """Raw cross scores of pairs, from arrays of one shape."""
+    return logits + scoring.similarity_weight * cosines
+
+
+def rank_cross(
+    cosines: Floats, logits: Floats, scoring: Scoring, query: Literal["text", "image"]
+) -> tuple[npt.NDArray[np.int64], Probabilities]:
     """Order and probabilities of candidates of which the first ``len(logits)`` were reranked.
 
     ``cosines`` (n,) are in the dual encoder's order. Those past the reranked ones follow in that order, none of them
     scored above the last reranked one: the reranker has not seen them.
     """
     depth = len(logits)
-    raw = logits + scoring.similarity_weight * cosines[:depth]
+    cross = scoring.cross(query)
+    raw = fuse(cosines[:depth], logits, cross)
     order = np.argsort(-raw, kind="stable")
-    scores = probability(raw[order], scoring.cross)
+    scores = probability(raw[order], cross)
     if depth == len(cosines):
         return order, scores
     rest = np.minimum(probability(cosines[depth:], scoring.dual), scores[-1] if depth else 1.0)

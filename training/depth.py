@@ -19,16 +19,16 @@ def sweep(engine: Engine, data: CaptionedImages, depths: Sequence[int], console:
     """Recalls and milliseconds at each of ``depths``, and at depth 0, which is the dual encoder alone.
 
     The best of the deepest list are the whole of a shorter one, so everything is reranked once. Every depth keeps the
-    weight of the similarity that the artifact was published with.
+    weights of the similarity that the artifact was published with.
     """
     split = embed(engine, data, console)
     found = rerank(engine, split, max(depths), console)
-    weight = engine.manifest.scoring.similarity_weight
+    scoring = engine.manifest.scoring
     rows: list[dict[str, Any]] = [
         {"depth": 0, "milliseconds": 0.0, **figures(split.similarity, split.similarity, split.caption_image)}
     ]
     for depth in sorted(depths):
-        scores = cross_scores(split, _first(found, depth), weight)
+        scores = cross_scores(split, _first(found, depth), scoring)
         taken = milliseconds(engine, split, found, depth)
         rows.append({"depth": depth, "milliseconds": taken, **figures(*scores, split.caption_image)})
     return {
@@ -36,7 +36,10 @@ def sweep(engine: Engine, data: CaptionedImages, depths: Sequence[int], console:
         "cores": os.cpu_count(),
         "images": len(data),
         "captions": len(split.caption_image),
-        "similarity_weight": weight,
+        "similarity_weight": {
+            "t2i": scoring.text_to_image.similarity_weight,
+            "i2t": scoring.image_to_text.similarity_weight,
+        },
         "depths": rows,
     }
 

@@ -15,8 +15,8 @@ from rich.progress import track
 
 from shared.engines import images
 from shared.engines.engine import Engine
-from shared.schemas import Scoring
-from shared.scoring import probability
+from shared.schemas import CrossScoring, Scoring
+from shared.scoring import fuse, probability
 from shared.tokens import TokenFeatures
 from training import calibration
 from training.data.captioned import CaptionedImages
@@ -25,7 +25,9 @@ from training.metrics import DirectionMetrics, image_to_text_ranks, text_to_imag
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
-_BELOW = -1000.0  # under every reranked score
+_BELOW = -10_000.0  # under every reranked score
+_SHOWN = 10  # results that a caller is shown: what calibration is fitted to
+_WEIGHTS = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0, 160.0, 240.0, 320.0, 480.0, 640.0, 960.0)
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,15 @@ def rerank(engine: Engine, split: Embedded, depth: int, console: Console, batch:
     return Candidates(t2i, np.stack(t2i_logits), i2t, np.stack(i2t_logits))
 
 
-def cross_scores(split: Embedded, found: Candidates, weight: float) -> tuple[Scores, Scores]:
-    """Raw cross scores (photos, captions) for text-to-image and image-to-text: what was reranked by ``logit + weight *
-    cosine``, the rest below it in the dual encoder's order."""
+def cross_scores(split: Embedded, found: Candidates, scoring: Scoring) -> tuple[Scores, Scores]:
+    """Raw cross scores (photos, captions) for text-to-image and image-to-text: what was reranked by what the reranker
+    says and the cosine, the rest below it in the dual encoder's order."""
     similarity = split.similarity.astype(np.float64)
     t2i, i2t = similarity + _BELOW, similarity + _BELOW
     columns = np.arange(len(found.t2i))[:, None]
-    t2i[found.t2i, columns] = found.t2i_logits + weight * similarity[found.t2i, columns]
+    t2i[found.t2i, columns] = fuse(similarity[found.t2i, columns], found.t2i_logits, scoring.text_to_image)
     rows = np.arange(len(found.i2t))[:, None]
-    i2t[rows, found.i2t] = found.i2t_logits + weight * similarity[rows, found.i2t]
+    i2t[rows, found.i2t] = fuse(similarity[rows, found.i2t], found.i2t_logits, scoring.image_to_text)
     return t2i, i2t
 
 
@@ -172,7 +174,7 @@ def evaluate(
     i2t = t2i
     if model_type == "cross":
         found = rerank(engine, split, depth, console)
-        t2i, i2t = cross_scores(split, found, scoring.similarity_weight)
+        t2i, i2t = cross_scores(split, found, scoring)
     report = {
         **measured_with(engine),
         "model_type": model_type,
@@ -192,19 +194,31 @@ def evaluate(
 
 
 def fit_scoring(split: Embedded, found: Candidates | None) -> Scoring:
-    """Choose the similarity's weight by the sum of R@1, then fit both calibrations, all on the split given (dev)."""
-    similarity = split.similarity
-    dual = calibration.fit(*_retrieved(similarity, split.caption_image))
+    """Choose the similarity's weight in each direction by the sum of R@1, R@5 and R@10, then fit the calibrations, all
+    on the split given (dev)."""
+    similarity, own = split.similarity, split.caption_image
+    dual = calibration.fit(*_retrieved(similarity, own))
     if found is None:
         return Scoring(dual=dual)
 
-    def quality(weight: float) -> float:
-        report = figures(*cross_scores(split, found, weight), split.caption_image)
-        return float(report["t2i"]["r1"] + report["i2t"]["r1"])
+    def scored(weight: float) -> tuple[Scores, Scores]:
+        one = CrossScoring(similarity_weight=weight)
+        return cross_scores(split, found, Scoring(text_to_image=one, image_to_text=one))
 
-    weight = max([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 120.0, 160.0, 240.0], key=quality)
-    t2i, _ = cross_scores(split, found, weight)
-    return Scoring(dual=dual, cross=calibration.fit(*_retrieved(t2i, split.caption_image)), similarity_weight=weight)
+    tried = {weight: figures(*scored(weight), own) for weight in _WEIGHTS}
+    chosen = {
+        way: max(_WEIGHTS, key=lambda weight: sum(tried[weight][way][recall] for recall in ("r1", "r5", "r10")))
+        for way in ("t2i", "i2t")
+    }
+    t2i, i2t = scored(chosen["t2i"])[0], scored(chosen["i2t"])[1]
+    best = np.argsort(-i2t, axis=1)[:, :_SHOWN]
+    rows = np.arange(len(i2t))[:, None]
+    fits = {
+        "t2i": calibration.fit(*_retrieved(t2i, own)),
+        "i2t": calibration.fit(i2t[rows, best].ravel(), (own[best] == rows).ravel()),
+    }
+    fused = {way: CrossScoring(**dict(fit), similarity_weight=chosen[way]) for way, fit in fits.items()}
+    return Scoring(dual=dual, text_to_image=fused["t2i"], image_to_text=fused["i2t"])
 
 
 def photo_milliseconds(engine: Engine, data: CaptionedImages, count: int = 25) -> float:
@@ -218,7 +232,7 @@ def photo_milliseconds(engine: Engine, data: CaptionedImages, count: int = 25) -
     return round(float(np.median(taken[1:] or taken)) * 1000, 2)
 
 
-def _retrieved(scores: Scores, caption_image: Int64, depth: int = 10) -> tuple[Scores, npt.NDArray[np.bool_]]:
+def _retrieved(scores: Scores, caption_image: Int64, depth: int = _SHOWN) -> tuple[Scores, npt.NDArray[np.bool_]]:
     """Raw scores and truth of the ``depth`` photos that each caption gets to see: the pairs a caller is shown."""
     best = np.argsort(-scores, axis=0)[:depth]
     columns = np.arange(scores.shape[1])
@@ -228,7 +242,7 @@ def _retrieved(scores: Scores, caption_image: Int64, depth: int = 10) -> tuple[S
 def _calibration(scores: Scores, caption_image: Int64, scoring: Scoring, model_type: str) -> dict[str, Any]:
     """How far the probabilities can be trusted, text to image: bins, and the error also where it was not fitted to."""
     raw, match = _retrieved(scores, caption_image)
-    predicted = probability(raw, scoring.cross if model_type == "cross" else scoring.dual)
+    predicted = probability(raw, scoring.text_to_image if model_type == "cross" else scoring.dual)
     half = np.tile(caption_image % 2 == 0, len(raw) // len(caption_image))
     held_out = calibration.held_out_error(raw, match, half)
     return {

@@ -29,7 +29,7 @@ def find(
     split = embed(engine, data, console)
     own = split.caption_image
     found = rerank(engine, split, depth, console)
-    t2i, i2t = cross_scores(split, found, engine.manifest.scoring.similarity_weight)
+    t2i, i2t = cross_scores(split, found, engine.manifest.scoring)
     texts = [text for image in data.images for text in image.captions]
     dual, cross = text_to_image_ranks(split.similarity, own), text_to_image_ranks(t2i, own)
     photo_ranks = image_to_text_ranks(i2t, own)

@@ -72,13 +72,14 @@ def fit_projection(tower: ImageTower, views: Sequence[Tensor], target: Tensor) -
 def fit_tokens(objective: Objective, seen: photos.Seen, taught: npt.NDArray[np.float16], console: Console) -> None:
     """Have the student's tokens say what the teacher's ``taught`` (photos, N, d) say at the same places."""
     normalise, project = objective.towers.image.token_projection
+    assert isinstance(project, nn.Linear)
     side, places = objective.towers.image.side, round(taught.shape[1] ** 0.5)
 
     def pairs() -> Iterable[tuple[Tensor, Tensor]]:
         parts = np.array_split(np.arange(len(taught)), -(-len(taught) // 100))
         for rows in track(parts, "tokens", console=console):
             tokens = photos.to_tensor(taught[rows], seen.device).float().transpose(1, 2)  # (B, d, N)
-            there = F.adaptive_avg_pool2d(tokens.unflatten(2, (places, places)), side)  # (B, d, side, side)
+            there = F.adaptive_avg_pool2d(tokens.reshape(*tokens.shape[:2], places, places), side)  # (B, d, side, side)
             grid = normalise(objective.grid(seen.view(rows, 0)).float())
             yield grid.flatten(0, 1), there.flatten(2).transpose(1, 2).flatten(0, 1)
 

@@ -120,7 +120,7 @@ def _measured(engine: Engine, dev: CaptionedImages, depth: int, console: Console
     scoring = evaluate.fit_scoring(split, found)
     measured: dict[str, Any] = {"dual": evaluate.figures(split.similarity, split.similarity, split.caption_image)}
     if found is not None:
-        scores = evaluate.cross_scores(split, found, scoring.similarity_weight)
+        scores = evaluate.cross_scores(split, found, scoring)
         measured["cross"] = {"rerank_depth": depth, **evaluate.figures(*scores, split.caption_image)}
     return measured, scoring
 

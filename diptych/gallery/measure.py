@@ -11,6 +11,7 @@ from rich.console import Console
 
 from diptych.gallery import EXAMPLES, EXPECTED, photos, things
 from shared.engines.engine import Engine
+from shared.scoring import fuse
 from training.data.captioned import CaptionedImage, CaptionedImages
 from training.evaluate import Embedded, Scores, cross_scores, embed, figures, measured_with, rerank
 from training.metrics import recall_at_k
@@ -33,7 +34,7 @@ def measure(engine: Engine, console: Console, depth: int = 50) -> dict[str, Any]
     split = embed(engine, data, console)
     row = {photo.name: number for number, photo in enumerate(shown)}
     found = rerank(engine, split, depth, console)
-    reranked = cross_scores(split, found, engine.manifest.scoring.similarity_weight)
+    reranked = cross_scores(split, found, engine.manifest.scoring)
     both = {"dual": (split.similarity, split.similarity), "cross": reranked}
 
     captions = [Question(text, frozenset([n])) for n, photo in enumerate(shown) for text in photo.captions]
@@ -65,8 +66,8 @@ def _ask(engine: Engine, split: Embedded, questions: Sequence[Question]) -> dict
     asked = engine.embed_texts([question.text for question in questions])
     cosines = split.image_vectors @ asked.embedding.T
     logits = [engine.rerank([tokens] * len(split.names), split.image_tokens) for tokens in asked.tokens]
-    weight = engine.manifest.scoring.similarity_weight
-    return {"dual": cosines, "cross": np.stack(logits, axis=1) + weight * cosines.astype(np.float64)}
+    cross = engine.manifest.scoring.cross("text")
+    return {"dual": cosines, "cross": fuse(cosines.astype(np.float64), np.stack(logits, axis=1), cross)}
 
 
 def _ranks(scores: Scores, questions: Sequence[Question]) -> list[int]:

@@ -129,7 +129,7 @@ class Search:
                     logits = await self._encoder.rerank(
                         query.modality, embedding.tokens, found.tokens[: self._max_rerank], pair.model
                     )
-                order, scores = scoring.rank_cross(found.cosines, logits, pair.model.scoring)
+                order, scores = scoring.rank_cross(found.cosines, logits, pair.model.scoring, query.modality)
             except Problem as problem:
                 if problem.slug == "unknown-version":
                     raise

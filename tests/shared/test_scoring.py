@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.schemas import Calibration, Scoring
+from shared.schemas import Calibration, CrossScoring, Scoring
 from shared.scoring import Cut, expected_f1, probability, rank_cross, rank_dual
 
-SCORING = Scoring(dual=Calibration(scale=10, bias=-3), cross=Calibration(scale=0.5, bias=-1), similarity_weight=4.0)
+SCORING = Scoring(
+    dual=Calibration(scale=10, bias=-3),
+    text_to_image=CrossScoring(scale=0.5, bias=-1, similarity_weight=4),
+    image_to_text=CrossScoring(scale=0.25, bias=-2, similarity_weight=9),
+)
 COSINES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20)
 FALLING = st.lists(st.floats(0, 1), max_size=8).map(lambda scores: sorted(scores, reverse=True))
 LOGITS = st.lists(st.floats(-50, 50, width=32), max_size=20)
@@ -39,18 +44,20 @@ def test_dual_is_by_falling_cosine(cosines: list[float]) -> None:
 
 
 @settings(deadline=None)
-@given(COSINES, LOGITS)
-def test_cross_orders_the_reranked_and_leaves_the_rest_below(cosines: list[float], logits: list[float]) -> None:
+@given(COSINES, LOGITS, st.sampled_from(["text", "image"]))
+def test_cross_orders_the_reranked_and_leaves_the_rest_below(
+    cosines: list[float], logits: list[float], query: Literal["text", "image"]
+) -> None:
     falling = np.sort(np.array(cosines, np.float32))[::-1]
     seen = np.array(logits[: len(cosines)], np.float32)
     depth = len(seen)
-    order, scores = rank_cross(falling, seen, SCORING)
-    raw = seen + 4 * falling[:depth]
+    order, scores = rank_cross(falling, seen, SCORING, query)
+    raw = seen + (4 if query == "text" else 9) * falling[:depth]
     assert order[:depth].tolist() == sorted(range(depth), key=lambda place: -raw[place])
     assert order[depth:].tolist() == list(range(depth, len(cosines)))
     assert (np.diff(scores) <= 0).all()
     assert ((scores >= 0) & (scores <= 1)).all()
-    np.testing.assert_allclose(scores[:depth], probability(raw[order[:depth]], SCORING.cross))
+    np.testing.assert_allclose(scores[:depth], probability(raw[order[:depth]], SCORING.cross(query)))
 
 
 def f1_by_enumeration(scores: list[float]) -> list[float]:

@@ -47,8 +47,9 @@ class Oracle:
 
     def _scores(self, query: _Thing, found: _Thing, text: _Thing, image: _Thing) -> tuple[float, float]:
         cosine = query.vector @ found.vector
-        raw = self._engine.rerank([text.tokens], [image.tokens])[0] + self._scoring.similarity_weight * cosine
-        return float(probability(cosine, self._scoring.dual)), float(probability(raw, self._scoring.cross))
+        cross = self._scoring.cross("text" if query is text else "image")
+        raw = self._engine.rerank([text.tokens], [image.tokens])[0] + cross.similarity_weight * cosine
+        return float(probability(cosine, self._scoring.dual)), float(probability(raw, cross))
 
     def _text(self, text: str) -> _Thing:
         found = self._engine.embed_texts([text])

@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_trained_again_and_another_not_continued(
         distil.train(replace(distilled, lr=0.5), QUIET)
     newer = Checkpoint.published(distilled.teacher)
     with torch.no_grad():
-        newer.model.towers.log_scale += 0.1
+        newer.model.towers.log_scale.add_(0.1)
     newer.save(tmp_path)
     with pytest.raises(ResumeError, match=r"another run \(different: teacher\)"):
         distil.train(replace(distilled, teacher=tmp_path), QUIET)

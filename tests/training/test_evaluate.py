@@ -11,6 +11,7 @@ import pytrec_eval
 from rich.console import Console
 
 from shared.engines import open_engine
+from shared.schemas import CrossScoring, Scoring
 from shared.tokens import TokenFeatures
 from training import evaluate
 from training.data import layouts
@@ -58,6 +59,13 @@ class _Matcher:
         return np.array([self.LOGITS[pair] for pair in pairs], np.float32)
 
 
+def _weighted(text_to_image: float, image_to_text: float) -> Scoring:
+    return Scoring(
+        text_to_image=CrossScoring(similarity_weight=text_to_image),
+        image_to_text=CrossScoring(similarity_weight=image_to_text),
+    )
+
+
 def _reranked(depth: int) -> tuple[_Matcher, Candidates]:
     matcher = _Matcher()
     return matcher, evaluate.rerank(matcher, SPLIT, depth, QUIET)  # type: ignore[arg-type]
@@ -83,7 +91,7 @@ def test_only_the_dual_encoders_best_are_reranked() -> None:
 
 def test_cross_scores_rank_what_was_reranked_first_and_the_rest_in_dual_order() -> None:
     _, found = _reranked(depth=2)
-    t2i, i2t = evaluate.cross_scores(SPLIT, found, weight=10)
+    t2i, i2t = evaluate.cross_scores(SPLIT, found, _weighted(10, 10))
     # Caption 1: photo 0 by 2 + 10 * 0.4 = 6, photo 1 by -1 + 10 * 0.5 = 4; photo 2 was not reranked.
     np.testing.assert_allclose(t2i[:2, 1], [6, 4], atol=1e-5)
     assert (-t2i[:, 1]).argsort().tolist() == [0, 1, 2]
@@ -91,8 +99,9 @@ def test_cross_scores_rank_what_was_reranked_first_and_the_rest_in_dual_order() 
     # Photo 1: its captions by 2 + 8 and 2 + 7, then 4, 1, 5, 0 in the dual encoder's order.
     assert (-i2t[1]).argsort(kind="stable").tolist() == [2, 3, 4, 1, 5, 0]
     # A weight that lets the cosine decide gives the dual encoder's order back.
-    heavy, _ = evaluate.cross_scores(SPLIT, found, weight=1000)
+    heavy, _ = evaluate.cross_scores(SPLIT, found, _weighted(1000, 10))
     assert ((-heavy).argsort(axis=0, kind="stable") == (-SIMILARITY).argsort(axis=0, kind="stable")).all()
+    np.testing.assert_array_equal(evaluate.cross_scores(SPLIT, found, _weighted(1000, 10))[1], i2t)
 
 
 def test_a_depth_beyond_the_collection_reranks_everything() -> None:
@@ -101,14 +110,15 @@ def test_a_depth_beyond_the_collection_reranks_everything() -> None:
     assert found.i2t.shape == (3, 6)
 
 
-def test_the_weight_that_is_best_on_dev_is_chosen_and_calibrated() -> None:
+def test_the_weights_that_are_best_on_dev_are_chosen_and_calibrated() -> None:
     _, found = _reranked(depth=3)
     scoring = evaluate.fit_scoring(SPLIT, found)
-    t2i, i2t = evaluate.cross_scores(SPLIT, found, scoring.similarity_weight)
-    assert evaluate.figures(t2i, i2t, OWN)["t2i"]["r1"] == 100
+    best = evaluate.figures(*evaluate.cross_scores(SPLIT, found, scoring), OWN)
+    assert best["t2i"]["r1"] == best["i2t"]["r1"] == 100
     assert scoring.dual.scale > 0
-    assert scoring.cross.scale > 0
-    assert evaluate.fit_scoring(SPLIT, None).similarity_weight == 1
+    for cross in (scoring.text_to_image, scoring.image_to_text):
+        assert cross.scale > 0
+    assert evaluate.fit_scoring(SPLIT, None).text_to_image == CrossScoring()
 
 
 @pytest.mark.parametrize("model_type", ["dual", "cross"])

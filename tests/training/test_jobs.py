@@ -170,7 +170,8 @@ def test_the_artifact_is_whole_measured_and_calibrated(finished: Finished) -> No
         assert 0 <= dev[model]["t2i"]["r1"] <= dev[model]["t2i"]["r10"] <= 100
     scoring = finished.manifest.scoring
     assert scoring.dual.scale not in (0.0, 1.0)
-    assert scoring.cross.scale not in (0.0, 1.0)
+    assert scoring.text_to_image.scale not in (0.0, 1.0)
+    assert scoring.image_to_text.scale not in (0.0, 1.0)
     assert not list(finished.artifact.parent.glob(".*.partial"))
 
 
