@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 from shared.artifacts import ModelManifest, read_manifest
 from shared.models import Diptych, DiptychConfig
 from shared.models import load as load_modules
-from shared.schemas import Scoring
 from training.data import vocabulary
 
 WEIGHTS, RECORD, TOKENIZER, VOCABULARY = "model.safetensors", "checkpoint.json", "tokenizer.json", "vocab.json"
@@ -27,12 +26,11 @@ class CheckpointError(Exception):
 
 @dataclass
 class Checkpoint:
-    """``metrics`` are dev figures by stage, ``training`` each stage's options, ``scoring`` the calibration."""
+    """``metrics`` are dev figures by stage, ``training`` each stage's options."""
 
     model: Diptych
     tokenizer: Tokenizer
     words: Mapping[str, int] | None = None
-    scoring: Scoring = field(default_factory=Scoring)
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -43,7 +41,6 @@ class Checkpoint:
             vocabulary.save(self.words, folder / VOCABULARY)
         record = {
             "config": self.model.config.model_dump(mode="json"),
-            "scoring": self.scoring.model_dump(),
             "metrics": self.metrics,
             "training": self.training,
         }
@@ -56,11 +53,10 @@ class Checkpoint:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             model = Diptych.build(DiptychConfig.model_validate(record["config"]))
             model.load_state_dict(load_file(folder / WEIGHTS))
-            scoring = Scoring.model_validate(record["scoring"])
             metrics, training = record["metrics"], record["training"]
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} does not hold a finished training run: {error}") from error
-        return Checkpoint(model.eval(), *_language(folder, TOKENIZER), scoring, metrics, training)
+        return Checkpoint(model.eval(), *_language(folder, TOKENIZER), metrics, training)
 
     @staticmethod
     def published(artifact: Path) -> Checkpoint:
@@ -72,7 +68,7 @@ class Checkpoint:
         if not isinstance(manifest, ModelManifest):
             raise CheckpointError(f"{artifact} holds an index; give the folder of a model")
         language = _language(artifact, manifest.tokenization.file)
-        return Checkpoint(load_modules(artifact), *language, manifest.scoring, manifest.metrics, manifest.training)
+        return Checkpoint(load_modules(artifact), *language, manifest.metrics, manifest.training)
 
 
 def _language(folder: Path, file: str) -> tuple[Tokenizer, dict[str, int] | None]:
