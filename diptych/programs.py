@@ -9,14 +9,16 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from diptych.collection import Collection
 from diptych.ports import local_url
 from diptych.state import StateDirectory
-from diptych.supervisor import Program
+from diptych.supervisor import Program, StartError
 from shared.artifacts import ArtifactStore
+from shared.client import DiptychError, key_header
 
 _LOOPBACK = "127.0.0.1"
 _REDIS_MEMORY = "128mb"
@@ -146,7 +148,7 @@ def gateway_problem(url: str, state: StateDirectory) -> str | None:
         return problem
     current = ArtifactStore(state.store).current()
     try:
-        _, served = get_json(f"{url}/models")
+        served = models(url)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"it does not answer: {error}"
     if current is None or served.get("index") == current.index:
@@ -154,12 +156,28 @@ def gateway_problem(url: str, state: StateDirectory) -> str | None:
     return f"it serves index {served.get('index')} and not yet {current.index}"
 
 
-def get_json(url: str, timeout_seconds: float = 5.0) -> tuple[int, dict[str, Any]]:
+def models(url: str) -> dict[str, Any]:
+    """What the gateway serves. Raises :class:`StartError` when it asks for a key and ours is none or not good."""
+    try:
+        status, served = get_json(f"{url}/models", key_header(None))
+    except DiptychError as error:
+        raise StartError(str(error)) from error
+    if status in {401, 403}:
+        raise StartError(
+            f"the gateway answers only who has an API key (DIPTYCH_GATEWAY_API_KEYS) and does not answer us: "
+            f"{served.get('detail')}. Set DIPTYCH_API_KEY to a key with the scope read"
+        )
+    return served
+
+
+def get_json(
+    url: str, headers: Mapping[str, str] = MappingProxyType({}), timeout_seconds: float = 5.0
+) -> tuple[int, dict[str, Any]]:
     """Status and body. Through no proxy, whatever the environment says."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
-        connection.request("GET", parts.path)
+        connection.request("GET", parts.path, headers=dict(headers))
         response = connection.getresponse()
         document = json.loads(response.read())
     finally:

@@ -13,7 +13,7 @@ from diptych.collection import Collection, CollectionError, choose, lay_out
 from diptych.gallery import GalleryError
 from diptych.guard import Guard
 from diptych.ports import PortTakenError, free_port, is_free
-from diptych.programs import Addresses, get_json, index_build, services
+from diptych.programs import Addresses, index_build, models, services
 from diptych.state import StateDirectory, StateInUseError
 from diptych.supervisor import Child, Program, StartError, StopSignal, Supervisor, ending
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
@@ -122,7 +122,7 @@ class _Run:
                 time.sleep(_TICK_SECONDS)
 
     def announce(self, seconds: float) -> None:
-        _, served = get_json(f"{self._at.gateway_url}/models")
+        served = models(self._at.gateway_url)
         _say(self._console, f"Diptych is ready after {seconds:.1f} s.", style="bold green")
         _say(
             self._console, f"  photos    {self._collection.title} (index {served['index']}, model {served['current']})"

@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,14 +62,16 @@ class _Call(Generic[T]):
         """Seconds to wait before asking again, None when the outcome stands.
 
         Every call is safe to repeat, searches too: they change nothing. A connection that was refused or broke is tried
-        again, and so is a 503 that says Retry-After. A time-out is not: whoever waited that long should hear of it.
+        again, and so is a 503 that says Retry-After, and a 429 that asks for little. A time-out is not: whoever waited
+        that long should hear of it.
         """
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
         if isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError):
             return min(_FIRST_PAUSE * 2.0**attempt, _LONGEST_PAUSE) * jitter
-        if isinstance(outcome, httpx.Response) and outcome.status_code == 503 and 503 not in self.answers:
+        if isinstance(outcome, httpx.Response) and outcome.status_code in {429, 503} - set(self.answers):
             wanted = outcome.headers.get("Retry-After", "")
-            return min(float(wanted), _LONGEST_PAUSE) + _FIRST_PAUSE * jitter if wanted.isdigit() else None
+            if wanted.isdigit() and (outcome.status_code == 503 or int(wanted) <= _LONGEST_PAUSE):
+                return min(float(wanted), _LONGEST_PAUSE) + _FIRST_PAUSE * jitter
         return None
 
     def result(self, outcome: httpx.Response | httpx.RequestError, base_url: str) -> T:
@@ -147,15 +151,34 @@ def _ready() -> _Call[ReadyResponse]:
     return _Call("GET", "/health/ready", _json(ReadyResponse), answers=(200, 503))
 
 
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header that says who asks, with that key or the environment's; none without either. Raises
+    :class:`DiptychError`, in which the key is not shown, for one that cannot be sent."""
+    key = (os.environ.get("DIPTYCH_API_KEY", "") if api_key is None else api_key).strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise DiptychError(
+            None, "The API key cannot be sent", "it has blanks or letters that no key has; correct DIPTYCH_API_KEY"
+        )
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class Client:
     """Blocking client. Use it as a context manager, or call :meth:`close`.
 
     ``timeout`` is how many seconds an answer is waited for; ``retries`` how often a request is repeated when the
-    gateway could not be reached or was too busy. Every method raises :class:`DiptychError`.
+    gateway could not be reached or was too busy; ``api_key`` what a gateway that asks for keys knows you by, by default
+    that in the environment variable ``DIPTYCH_API_KEY``. Every method raises :class:`DiptychError`.
     """
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", *, timeout: float = 30.0, retries: int = 2) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        timeout: float = 30.0,
+        retries: int = 2,
+        api_key: str | None = None,
+    ) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=key_header(api_key))
         self._base_url = base_url
         self._retries = retries
 
@@ -234,8 +257,15 @@ class Client:
 class AsyncClient:
     """:class:`Client` for asyncio: the same methods, awaited."""
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", *, timeout: float = 30.0, retries: int = 2) -> None:
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout)
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        timeout: float = 30.0,
+        retries: int = 2,
+        api_key: str | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout, headers=key_header(api_key))
         self._base_url = base_url
         self._retries = retries
 

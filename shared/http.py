@@ -1,7 +1,9 @@
-"""The shell that every service wears: problem+json, request ids, health, metrics, a body limit and a graceful stop."""
+"""The shell that every service wears: problem+json, request ids, health, metrics, a body limit, the internal token and
+a graceful stop."""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -30,6 +33,8 @@ from shared.telemetry import (
 )
 
 Problems = Callable[[], Awaitable[list[str]]]
+
+INTERNAL_HEADER = "X-Diptych-Internal"
 
 
 def problem_response(problem: Problem) -> JSONResponse:
@@ -79,6 +84,29 @@ class BodyLimitMiddleware:
             await problem_response(too_large)(scope, receive, send)
 
 
+class InternalTokenMiddleware:
+    """Refuses whoever does not show the token, but for health and metrics, before a body is read."""
+
+    def __init__(self, app: ASGIApp, token: SecretStr) -> None:
+        self._app = app
+        self._token = token.get_secret_value().encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/health/") or scope["path"] == "/metrics":
+            return await self._app(scope, receive, send)
+        name = INTERNAL_HEADER.lower().encode()
+        shown = next((value for key, value in scope["headers"] if key == name), b"")
+        if hmac.compare_digest(shown, self._token):
+            return await self._app(scope, receive, send)
+        refusal = Problem(
+            "unauthenticated",
+            f"this service answers only its own gateway, and {INTERNAL_HEADER} is {'wrong' if shown else 'missing'}: "
+            "give both the same DIPTYCH_INTERNAL_TOKEN",
+            challenge="Diptych-Internal",
+        )
+        await problem_response(refusal)(scope, receive, send)
+
+
 class EndingMiddleware:
     """Ends the requests that their routes did not: a crash is logged, once, and answered as a problem; of a caller who
     hung up no more is said than the status 499, which nobody reads but our log and metrics (the number is nginx's)."""
@@ -120,17 +148,25 @@ class EndingMiddleware:
 
 
 def create_app(
-    service: str, problems: Problems, *, max_body_bytes: int, title: str | None = None, **fastapi_options: Any
+    service: str,
+    problems: Problems,
+    *,
+    max_body_bytes: int,
+    internal_token: SecretStr | None = None,
+    title: str | None = None,
+    **fastapi_options: Any,
 ) -> FastAPI:
     """A FastAPI application with everything but its own routes.
 
-    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready. With
-    ``openapi_url=None`` there is no page at ``/docs``.
+    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready. With an
+    ``internal_token`` only who shows it is answered. With ``openapi_url=None`` there is no page at ``/docs``.
     """
     app = FastAPI(title=title or f"Diptych {service}", docs_url=None, redoc_url=None, **fastapi_options)
     if app.openapi_url is not None:
         serve_docs(app)
     app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes)
+    if internal_token is not None:
+        app.add_middleware(InternalTokenMiddleware, token=internal_token)
     app.add_middleware(EndingMiddleware)
     app.add_middleware(TelemetryMiddleware, service=service)
 

@@ -10,6 +10,9 @@ from typing import Any
 
 CATALOGUE: dict[str, tuple[int, str]] = {
     "invalid-request": (422, "The request is not valid"),
+    "unauthenticated": (401, "Who is asking is not known"),
+    "forbidden": (403, "The caller may not do this"),
+    "rate-limited": (429, "The caller asks too often"),
     "invalid-image": (415, "The upload is not an image that can be read"),
     "image-too-large": (413, "The image is too large"),
     "body-too-large": (413, "The request body is too large"),
@@ -31,20 +34,24 @@ class Problem(Exception):
     """Raise to answer with a problem document. ``slug`` is a key of :data:`CATALOGUE`.
 
     ``detail`` says what was wrong, with which value, and what to do. ``extra`` fields join the document;
-    ``retry_after`` (seconds) becomes the header of that name.
+    ``retry_after`` (seconds) becomes the header of that name, ``challenge`` becomes WWW-Authenticate.
     """
 
-    def __init__(self, slug: str, detail: str, *, retry_after: int | None = None, **extra: Any) -> None:
+    def __init__(
+        self, slug: str, detail: str, *, retry_after: int | None = None, challenge: str | None = None, **extra: Any
+    ) -> None:
         super().__init__(detail)
         self.slug = slug
         self.status, self.title = CATALOGUE[slug]
         self.detail = detail
         self.retry_after = retry_after
+        self.challenge = challenge
         self.extra = extra
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return headers if self.challenge is None else {**headers, "WWW-Authenticate": self.challenge}
 
     def document(self, request_id: str | None = None) -> dict[str, Any]:
         document: dict[str, Any] = {

@@ -3,17 +3,21 @@ from the environment."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """Read from ``DIPTYCH_<SERVICE>_*``; log settings and the artifact store also from plain ``DIPTYCH_*``."""
+    """Read from ``DIPTYCH_<SERVICE>_*``; what services share from plain ``DIPTYCH_*``. Empty ones count as unset."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    # An error does not show what was given: among it are secrets.
+    model_config = SettingsConfigDict(
+        extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(ge=0, le=65535)
@@ -24,6 +28,18 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         "json", validation_alias=AliasChoices("DIPTYCH_LOG_FORMAT", "log_format")
     )
+    internal_token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DIPTYCH_INTERNAL_TOKEN", "internal_token"),
+        description="What the gateway shows to encoder and index, the same for all; they ask for none when unset.",
+    )
+
+    @field_validator("internal_token")
+    @classmethod
+    def _fits_into_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("it goes into a header, so it must be printable ASCII without blanks")
+        return token
 
 
 class StoreSettings(ServiceSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from diptych.cli import artifacts, data, evaluate, index, measure, run, search, serve, train
+from diptych.cli import artifacts, data, evaluate, index, keys, measure, run, search, serve, train
 
 app = typer.Typer(
     name="diptych",
@@ -25,5 +25,6 @@ app.command("publish")(artifacts.publish)
 app.add_typer(index.app, name="index")
 app.add_typer(search.app, name="search")
 app.add_typer(serve.app, name="serve")
+app.add_typer(keys.app, name="keys")
 app.command("up")(run.up)
 app.command("smoke")(run.smoke)

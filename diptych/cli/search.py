@@ -26,7 +26,13 @@ MinScore = Annotated[float, typer.Option(help="Leave out what is a match with a 
 CutoffOption = Annotated[Cutoff, typer.Option(help="auto ends the list where its expected F1 is highest.")]
 Html = Annotated[Path | None, typer.Option(help="Write a page with the pictures to this file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Gateway = Annotated[str | None, typer.Option(envvar="DIPTYCH_GATEWAY", help="Ask this gateway instead of the store.")]
+Gateway = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DIPTYCH_GATEWAY",
+        help="Ask this gateway instead of the store; DIPTYCH_API_KEY holds the key it may want.",
+    ),
+]
 
 
 @app.command()

@@ -51,7 +51,8 @@ def create(settings: DemoSettings) -> FastAPI:
 
     from services.demo import page
 
-    client = AsyncClient(settings.gateway_url, timeout=settings.timeout_seconds)
+    key = settings.api_key
+    client = AsyncClient(settings.gateway_url, timeout=settings.timeout_seconds, api_key=key and key.get_secret_value())
     thumbnails = Thumbnails(client, Path(get_upload_folder()) / "thumbnails")
 
     @asynccontextmanager

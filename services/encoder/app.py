@@ -63,7 +63,13 @@ def create(settings: EncoderSettings) -> FastAPI:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
-    app = create_app("encoder", problems, max_body_bytes=settings.max_body_bytes, lifespan=lifespan)
+    app = create_app(
+        "encoder",
+        problems,
+        max_body_bytes=settings.max_body_bytes,
+        internal_token=settings.internal_token,
+        lifespan=lifespan,
+    )
 
     @app.get("/status", summary="What is loaded")
     async def status() -> EncoderStatus:

@@ -21,6 +21,10 @@ _FORM_OVERHEAD = 64 * 1024
 _DESCRIPTION = """
 Find pictures by words, and words by pictures.
 
+Where the gateway was given API keys, send yours as `Authorization: Bearer dk_...` or as `X-API-Key: dk_...`. Searches,
+photos and models need one with the scope `read`. This page, `/health/*` and `/metrics` are open to everybody, keys or
+not: it is the network that keeps strangers from the metrics.
+
 Errors are [problem details](https://www.rfc-editor.org/rfc/rfc9457): `detail` says what was wrong, with which value,
 and what to do. A 503 with `Retry-After` is worth asking again. Every answer carries an `X-Request-ID`, yours if you
 sent one, under which all services log the request.

@@ -135,6 +135,11 @@ class Neighbour:
                 f"what answers at {self.url} (status {response.status}) is no Diptych {self.name}: "
                 f"correct DIPTYCH_GATEWAY_{self.name.upper()}_URL"
             )
+        if slug == "unauthenticated":
+            return UnavailableError(
+                f"the {self.name} at {self.url} does not know this gateway: correct DIPTYCH_INTERNAL_TOKEN, which must "
+                "be the same for both"
+            )
         if slug not in passed_on or slug not in CATALOGUE:
             return UnavailableError(
                 f"the {self.name} failed with {response.status}, {detail}: see its log under this request's id"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Header, Response, UploadFile
 from fastapi.routing import APIRoute
 
+from services.gateway.access import REFUSALS, needs
 from services.gateway.documents import described
 from services.gateway.photos import Encoding
 from services.gateway.search import Answer, Query
@@ -44,6 +45,7 @@ _CUTOFF = Form(
     "The best one is always kept: what is cut is a tail.",
 )
 _ALWAYS = {
+    **REFUSALS,
     "overloaded": "256 requests are being worked on; ask again in a second",
     "neighbour_unavailable": "the encoder at http://127.0.0.1:8001 does not answer: start it, or correct its URL",
 }
@@ -51,7 +53,7 @@ _PHOTO_CACHING = "private, max-age=3600"
 
 
 def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> APIRouter:
-    router = APIRouter(tags=["search"], route_class=route_class)
+    router = APIRouter(tags=["search"], route_class=route_class, dependencies=[needs("read")])
     k_field = Form(
         5,
         media_type=_MULTIPART,
@@ -159,7 +161,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
 
 
 def photo_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> APIRouter:
-    router = APIRouter(tags=["photos"], route_class=route_class)
+    router = APIRouter(tags=["photos"], route_class=route_class, dependencies=[needs("read")])
     photo_problems = described(not_found="there is no photo '0123'; ids come with search results", **_ALWAYS)
     default_size = 256 if 256 in settings.thumbnail_sizes else settings.thumbnail_sizes[0]
 
@@ -201,9 +203,9 @@ def photo_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> APIR
 
 
 def model_routes() -> APIRouter:
-    router = APIRouter(tags=["models"])
+    router = APIRouter(tags=["models"], dependencies=[needs("read")])
 
-    @router.get("/models", summary="What is being served")
+    @router.get("/models", summary="What is being served", responses=described(**REFUSALS))
     async def models(gateway: Connected) -> ModelsResponse:
         """The versions that answer now (`current`, `index`), and all that the services have in memory, with the figures
         that the models were measured at. Before the services have been heard from the lists are empty."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from shared.keys import read_keys
 from shared.settings import ServiceSettings
 
 
@@ -22,6 +24,9 @@ class GatewaySettings(ServiceSettings):
         None,
         validation_alias=AliasChoices("DIPTYCH_GATEWAY_REDIS_URL", "DIPTYCH_REDIS_URL", "redis_url"),
         description="The cache, as redis://host:port/database. Without one nothing is cached.",
+    )
+    api_keys: Path | None = Field(
+        None, description="File of API keys (diptych keys); it is followed. Without one everybody may do everything."
     )
 
     max_k: int = Field(1000, ge=1, le=10_000, description="The largest number of results that can be asked for.")
@@ -51,3 +56,10 @@ class GatewaySettings(ServiceSettings):
     cors_origins: tuple[str, ...] = Field(
         (), description="Web pages from these origins may call the gateway, as a JSON list. Closed by default."
     )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _can_be_read(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_keys(path)
+        return path

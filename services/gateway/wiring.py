@@ -13,12 +13,16 @@ import aiohttp
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
 from services.gateway.neighbours import Encoder, Index
 from services.gateway.pairing import Pairing
 from services.gateway.photos import Photos
+from services.gateway.rates import Rates
+from services.gateway.redis_server import RedisServer
 from services.gateway.search import Search
 from services.gateway.settings import GatewaySettings
+from shared.http import INTERNAL_HEADER
 from shared.problems import Problem
 
 # Shorter than the five seconds after which uvicorn closes an idle connection: a request must not be sent into one that
@@ -28,6 +32,7 @@ _KEEP_ALIVE_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Gateway:
+    access: Access
     pairing: Pairing
     search: Search
     photos: Photos
@@ -37,15 +42,17 @@ class Gateway:
 async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Everything that lives as long as the service does."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
-    cache = Cache(
-        settings.redis_url or None,
-        ttl_seconds=settings.cache_ttl_seconds,
-        max_value_bytes=settings.cache_max_value_bytes,
+    redis = RedisServer(
+        settings.redis_url,
         timeout_seconds=settings.redis_timeout_seconds,
         retry_seconds=settings.redis_retry_seconds,
         max_connections=2 * settings.max_in_flight,
     )
-    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+    cache = Cache(redis, ttl_seconds=settings.cache_ttl_seconds, max_value_bytes=settings.cache_max_value_bytes)
+    access = Access(settings.api_keys, Rates(redis), poll_seconds=settings.poll_seconds)
+    token = settings.internal_token
+    shown = {} if token is None else {INTERNAL_HEADER: token.get_secret_value()}
+    async with aiohttp.ClientSession(connector=connector, headers=shown, auto_decompress=False) as session:
         encoder = Encoder(
             session,
             settings.encoder_url,
@@ -64,16 +71,17 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             encoder, index, pairing, cache, rerank_depth=settings.rerank_depth, max_rerank=settings.max_rerank
         )
         photos = Photos(index, pairing, cache, sizes=settings.thumbnail_sizes)
-        await cache.open()
-        watching = asyncio.create_task(pairing.watch())
+        await redis.open()
+        watching = [asyncio.create_task(pairing.watch()), asyncio.create_task(access.watch())]
         try:
-            yield Gateway(pairing, search, photos)
+            yield Gateway(access, pairing, search, photos)
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            for task in watching:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             photos.close()
-            await cache.close()
+            await redis.close()
 
 
 async def _connected(request: Request) -> Gateway:
@@ -87,13 +95,15 @@ Connected = Annotated[Gateway, Depends(_connected)]
 def admitting(limit: int) -> type[APIRoute]:
     """Routes of which at most ``limit`` requests are worked on at once, counted before a body is read.
 
-    A request above that is refused at once with ``overloaded``: a queue would only make everybody late.
+    A request above that is refused at once with ``overloaded``: a queue would only make everybody late. What a route
+    ``needs`` is asked for before the body, too, so that nobody uploads without a key.
     """
     in_flight = 0
 
     class AdmittedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
+            needed = [asked.dependency for asked in self.dependencies if isinstance(asked.dependency, Needs)]
 
             async def admitted(request: Request) -> Response:
                 nonlocal in_flight
@@ -103,6 +113,8 @@ def admitting(limit: int) -> type[APIRoute]:
                     )
                 in_flight += 1
                 try:
+                    for needs in needed:
+                        await needs.check(request)
                     return await handle(request)
                 finally:
                     in_flight -= 1

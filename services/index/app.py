@@ -63,7 +63,13 @@ def create(settings: IndexSettings) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await watching
 
-    app = create_app("index", problems, max_body_bytes=settings.max_body_bytes, lifespan=lifespan)
+    app = create_app(
+        "index",
+        problems,
+        max_body_bytes=settings.max_body_bytes,
+        internal_token=settings.internal_token,
+        lifespan=lifespan,
+    )
     for name in ("images", "captions"):
         ITEMS.labels(name).set_function(_counter(watcher, name))
 

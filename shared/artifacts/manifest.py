@@ -165,11 +165,11 @@ def verify_files(directory: Path, manifest: ModelManifest | IndexManifest) -> No
             raise ArtifactError(f"{path} cannot be read: {error}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` in one step that survives a power cut."""
+def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Replace ``path`` in one step that survives a power cut. ``mode`` is less what the umask takes from it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("w", encoding="utf-8") as file:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -96,8 +96,8 @@ def test_variables_are_settings_of_the_service(service: str) -> None:
     built = dict(re.findall(r"(DIPTYCH_\w+)=(\S+)", dockerfile(service)))
     known = variables(settings)
     assert set(environment) | set(built) <= set(known)
-    values = {known[name]: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in (built | environment).items()}
-    made = settings.model_validate(values)
+    values = {name: re.sub(r"\$\{\w+:(?:-(.*)|\+.*)\}", r"\1", value) for name, value in (built | environment).items()}
+    made = settings.model_validate({known[name]: value for name, value in values.items() if value})
     assert made.model_dump()["host"] == "0.0.0.0"
 
 
@@ -136,6 +136,16 @@ def test_the_index_finds_photos_where_they_were_indexed() -> None:
     (photos,) = (mount for mount in SERVICES["index"]["volumes"] if ":/photos" in mount)
     assert photos in SERVICES["publish"]["volumes"]
     assert photos.endswith(":ro")
+
+
+def test_keys_and_the_internal_token_come_from_the_environment() -> None:
+    for service in ("encoder", "encoder-gpu", "index", "gateway"):
+        assert SERVICES[service]["environment"]["DIPTYCH_INTERNAL_TOKEN"] == "${DIPTYCH_INTERNAL_TOKEN:-}"
+    gateway = SERVICES["gateway"]
+    assert gateway["environment"]["DIPTYCH_GATEWAY_API_KEYS"] == "${KEYS:+/keys/keys.json}"
+    # A folder: a file that is mounted by itself stays the old one when the name goes to a new one.
+    assert gateway["volumes"] == ["${KEYS:-keys}:/keys:ro"]
+    assert SERVICES["demo"]["environment"]["DIPTYCH_DEMO_API_KEY"] == "${DIPTYCH_API_KEY:-}"
 
 
 def test_one_encoder_is_there_unless_told_otherwise() -> None:

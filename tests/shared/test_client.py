@@ -31,6 +31,7 @@ class Script:
     def __init__(self, *answers: tuple[int, bytes, dict[str, str]] | None) -> None:
         self.answers = list(answers)
         self.heard: list[tuple[str, bytes]] = []
+        self.keys: list[str | None] = []
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         script = self
@@ -39,6 +40,7 @@ class Script:
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 script.heard.append((f"{self.command} {self.path}", body))
+                script.keys.append(self.headers.get("Authorization"))
                 answer = script.answers.pop(0)
                 if answer is None:
                     return
@@ -201,3 +203,37 @@ def test_ids_cannot_leave_their_place_in_the_path() -> None:
         "GET /images/..%2Fmodels%3Fx%3D1",
         "GET /images/a%20b/thumbnail?size=128",
     ]
+
+
+async def test_the_key_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(*[(200, MODELS, {})] * 5)
+    with serving(script) as url:
+        Client(url).models()
+        monkeypatch.setenv("DIPTYCH_API_KEY", "dk_environment\n")
+        Client(url).models()
+        Client(url, api_key="dk_given").models()
+        Client(url, api_key="").models()
+        async with AsyncClient(url, api_key="dk_given") as client:
+            await client.models()
+    assert script.keys == [None, "Bearer dk_environment", "Bearer dk_given", None, "Bearer dk_given"]
+
+
+@pytest.mark.parametrize("key", ["dk_ one", "dk_\x00", "dk_ключ"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(DiptychError, match="DIPTYCH_API_KEY") as caught:
+        Client(api_key=key)
+    assert "dk_" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [("1", 2), ("30", 1)])
+def test_a_caller_who_is_too_hasty_waits_when_it_is_short(seconds: str, asked: int) -> None:
+    script = Script(
+        (429, problem(429, "The caller asks too often", "ask again"), {"Retry-After": seconds}), (200, MODELS, {})
+    )
+    with serving(script) as url, Client(url, retries=1) as client:
+        if asked == 1:
+            with pytest.raises(DiptychError, match="asks too often"):
+                client.models()
+        else:
+            client.models()
+    assert len(script.heard) == asked

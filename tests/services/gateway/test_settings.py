@@ -30,3 +30,17 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, name: str,
     monkeypatch.setenv(f"DIPTYCH_GATEWAY_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         GatewaySettings()
+
+
+def test_the_internal_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIPTYCH_INTERNAL_TOKEN", "a-secret")
+    settings = GatewaySettings()
+    assert settings.internal_token is not None
+    assert settings.internal_token.get_secret_value() == "a-secret"
+    assert "a-secret" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    monkeypatch.setenv("DIPTYCH_INTERNAL_TOKEN", "a-secret of two lines\n")
+    with pytest.raises(ValidationError, match="printable ASCII without blanks") as caught:
+        GatewaySettings()
+    assert "a-secret" not in f"{caught.value!r} {caught.value}"
+    monkeypatch.setenv("DIPTYCH_INTERNAL_TOKEN", "")
+    assert GatewaySettings().internal_token is None
