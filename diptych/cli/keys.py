@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.table import Table
 
 from diptych.cli.common import console, errors, told_plainly
+
+if TYPE_CHECKING:
+    from shared import keys as kept
 
 app = typer.Typer(help="Make, list and revoke a gateway's API keys.", no_args_is_help=True)
 
@@ -38,7 +41,7 @@ def create(
     from diptych import keyring
     from shared.keys import KeyFileError
 
-    scopes = [one.value for one in dict.fromkeys(scope)]
+    scopes = cast("list[kept.Scope]", [one.value for one in dict.fromkeys(scope)])
     with told_plainly(KeyFileError, OSError):
         key = keyring.create(file, name, scopes, per_minute)
     errors.print(

@@ -52,7 +52,9 @@ def create(settings: DemoSettings) -> FastAPI:
     from services.demo import page
 
     key = settings.api_key
-    client = AsyncClient(settings.gateway_url, timeout=settings.timeout_seconds, api_key=key and key.get_secret_value())
+    client = AsyncClient(
+        settings.gateway_url, timeout=settings.timeout_seconds, api_key=key.get_secret_value() if key else None
+    )
     thumbnails = Thumbnails(client, Path(get_upload_folder()) / "thumbnails")
 
     @asynccontextmanager

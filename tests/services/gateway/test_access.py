@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import APIRouter
 from fastapi.testclient import TestClient
@@ -60,7 +59,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+def problem(answer: Any, status: int, slug: str) -> dict[str, Any]:
     assert answer.status_code == status
     assert answer.headers["Content-Type"] == MEDIA_TYPE
     document: dict[str, Any] = answer.json()
