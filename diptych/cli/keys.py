@@ -44,9 +44,8 @@ def create(
     scopes = cast("list[kept.Scope]", [one.value for one in dict.fromkeys(scope)])
     with told_plainly(KeyFileError, OSError):
         key = keyring.create(file, name, scopes, per_minute)
-    errors.print(
-        f"key {name} may {' and '.join(scopes)}. It is shown this once; keep it where only its user can read it:"
-    )
+    told = f"key {name} may {' and '.join(scopes)}. It is shown this once; keep it where only its user can read it:"
+    errors.print(told, soft_wrap=True)
     typer.echo(key)
 
 
