@@ -91,6 +91,7 @@ class IndexManifest(_Common):
     photo_root: str
     collections: dict[str, int]
     contents: str
+    library_seq: int = Field(0, ge=0, description="The last change of the library that went in.")
 
 
 Manifest = Annotated[ModelManifest | IndexManifest, Field(discriminator="kind")]

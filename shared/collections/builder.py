@@ -102,14 +102,21 @@ class IndexBuilder:
                     ),
                 )
 
-    def keep_only(self, paths: Iterable[str]) -> int:
-        """Forget files that are not among ``paths``. Returns how many there were."""
+    def keep_only(self, paths: Iterable[str]) -> set[str]:
+        """Forget files that are not among ``paths``. Returns those."""
         known = {path for (path,) in self._connection.execute("SELECT path FROM files")}
         gone = known - set(paths)
         with self._transaction():
             for path in gone:
                 self._forget(path)
-        return len(gone)
+        return gone
+
+    def forget(self, image_ids: Iterable[str]) -> None:
+        """Forget the files that these images were taken from: they are to be looked at again."""
+        paths = [path for image_id in image_ids if (path := self.path_of(image_id)) is not None]
+        with self._transaction():
+            for path in paths:
+                self._forget(path)
 
     def path_of(self, image_id: str) -> str | None:
         """The file that an image was taken from."""
@@ -124,16 +131,19 @@ class IndexBuilder:
     def counts(self) -> dict[str, int]:
         return {name: items.count(self._connection, name) for name in (IMAGES, CAPTIONS)}
 
-    def contents(self) -> str:
+    def contents(self, library_seq: int = 0) -> str:
         """A digest of what has been built: equal digests mean that sealing again would give the same index."""
-        digest = hashlib.sha256(str(self._photo_root).encode())
+        digest = hashlib.sha256(f"{self._photo_root}{library_seq or ''}".encode())
         statement = "SELECT path, captions, image_id FROM files WHERE problem IS NULL ORDER BY path"
         for row in self._connection.execute(statement):
             digest.update(repr(row).encode())
         return digest.hexdigest()
 
-    def seal(self, target: Path, name: str, version: str) -> IndexManifest:
-        """Copy what is built so far into an artifact at ``target``, which must not exist. Building can go on after."""
+    def seal(self, target: Path, name: str, version: str, library_seq: int = 0) -> IndexManifest:
+        """Copy what is built so far into an artifact at ``target``, which must not exist. Building can go on after.
+
+        ``library_seq`` is the last change of the library that went in.
+        """
         if target.exists():
             raise ArtifactError(f"{target} already exists")
         beside = target.with_name(f".{target.name}.partial")
@@ -152,7 +162,8 @@ class IndexBuilder:
                 model=self._model.ref,
                 photo_root=str(self._photo_root),
                 collections=self.counts(),
-                contents=self.contents(),
+                contents=self.contents(library_seq),
+                library_seq=library_seq,
                 files=hash_files(beside),
             )
             write_manifest(beside, manifest)

@@ -1,29 +1,36 @@
-"""A published index, opened for reading."""
+"""A published index, opened for reading, with what the library beside it says of later changes."""
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shared.artifacts import ArtifactError, IndexManifest, read_manifest, verify_files
 from shared.collections import items
-from shared.collections.snapshot import Float32, Snapshot
+from shared.collections.library import LibraryReader, News, Row
+from shared.collections.snapshot import Bool, Float32, Snapshot
 from shared.tokens import TokenFeatures
 
 IMAGES, CAPTIONS = "images", "captions"
 
 
 class Collection:
-    """One kind of item of an index: vectors in FAISS, everything else read from SQLite when asked for."""
+    """One kind of item of an index: vectors in memory, everything else read from SQLite when asked for."""
 
-    def __init__(self, name: str, path: Path, manifest: IndexManifest) -> None:
+    def __init__(self, name: str, path: Path, manifest: IndexManifest, library: LibraryReader | None) -> None:
         self.name = name
         self._path = path
+        self._dim = manifest.embedding_dim
         self._token_dim = manifest.token_dim
+        self._library = library
         self._idle: list[sqlite3.Connection] = []
         weakref.finalize(self, _close, self._idle)  # once nobody is reading any more
         with self._connection() as connection:
@@ -31,25 +38,79 @@ class Collection:
         if len(ids) != manifest.collections.get(name):
             raise ArtifactError(f"{path} has {len(ids)} {name}, its manifest says {manifest.collections.get(name)}")
         self.snapshot = Snapshot(ids, vectors)
+        # Of items that came later: their numbers in the library, also when they are removed again, for who is just
+        # reading them; and the rows of each photo's items, none once it is removed.
+        self._numbers: dict[str, int] = {}
+        self._rows: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self.snapshot)
 
-    def search(self, queries: Float32, k: int) -> tuple[Float32, list[list[str]]]:
+    def search(self, queries: Float32, k: int, among: Bool | None = None) -> tuple[Float32, list[list[str]]]:
         """Cosines (B, k') and ids of each query's best ``k' = min(k, n)``. Raises as :class:`Snapshot` does."""
-        scores, rows = self.snapshot.search(queries, k)
-        return scores, [[self.snapshot.ids[row] for row in line] for line in rows]
+        snapshot = self.snapshot
+        scores, rows = snapshot.search(queries, k, among)
+        return scores, [[snapshot.id(row) for row in line] for line in rows]
 
     def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """In the order of ``ids``. Raises KeyError for an id that does not exist."""
-        with self._connection() as connection:
-            found = items.metadata(connection, self.name, ids)
+        numbers = [(one, self._numbers.get(one)) for one in ids]
+        found: dict[str, dict[str, Any]] = {}
+        if published := [one for one, number in numbers if number is None]:
+            with self._connection() as connection:
+                found = items.metadata(connection, self.name, published)
+        if self._library is not None and len(published) < len(ids):
+            later = [(one, number) for one, number in numbers if number is not None]
+            values = self._library.metadata([number for _, number in later])
+            found |= {one: value for (one, _), value in zip(later, values, strict=True)}
         return [found[item_id] for item_id in ids]
 
     def tokens(self, ids: Sequence[str]) -> list[TokenFeatures]:
         """In the order of ``ids``. Raises KeyError for an id that does not exist."""
+        numbers = [(one, self._numbers.get(one)) for one in ids]
+        found: dict[str, TokenFeatures] = {}
+        if published := [one for one, number in numbers if number is None]:
+            with self._connection() as connection:
+                found = dict(
+                    zip(published, items.tokens(connection, self.name, published, self._token_dim), strict=True)
+                )
+        if self._library is not None and len(published) < len(ids):
+            later = [(one, number) for one, number in numbers if number is not None]
+            values = self._library.tokens([number for _, number in later], self._token_dim)
+            found |= {one: value for (one, _), value in zip(later, values, strict=True)}
+        return [found[item_id] for item_id in ids]
+
+    def published(self, photo: str) -> dict[str, Any]:
+        """What the artifact says of a photo, in the library's words. Raises KeyError."""
         with self._connection() as connection:
-            return items.tokens(connection, self.name, ids, self._token_dim)
+            about = items.metadata(connection, IMAGES, [photo])[photo]
+            captions = items.captions(connection, photo)
+        return {"name": about["name"], "captions": captions, "tags": [], "metadata": {}, "bytes": about.get("bytes")}
+
+    def page(self, after: str, limit: int) -> list[str]:
+        """Ids of the artifact's photos that follow ``after``, in order."""
+        with self._connection() as connection:
+            return items.page(connection, after, limit)
+
+    def apply(self, news: Sequence[News]) -> None:
+        """Take in the last change of each of these photos. One caller at a time."""
+        removed: list[int] = []
+        added: list[tuple[str, Row]] = []
+        with self._connection() as connection:
+            for one in news:
+                if one.id in self._rows:
+                    removed += self._rows[one.id]
+                else:
+                    removed += items.rows_of_photo(connection, self.name, one.id)
+                self._rows[one.id] = []
+                added += [(one.id, row) for row in one.rows or () if row.collection == self.name]
+        first = self.snapshot.rows
+        for place, (photo, row) in enumerate(added):
+            self._numbers[row.id] = row.number
+            self._rows[photo].append(first + place)
+        vectors = np.stack([row.vector for _, row in added]) if added else np.empty((0, self._dim), np.float32)
+        if added or removed:
+            self.snapshot = self.snapshot.changed([row.id for _, row in added], vectors, removed)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -62,33 +123,96 @@ class Collection:
 
 
 class IndexDirectory:
-    """An index artifact. ``photo_root`` is where its photos lie, as recorded or as told to :meth:`open`."""
+    """An index artifact, and the changes of a ``library`` since it was built: ``revision`` is the last of them.
 
-    def __init__(self, manifest: IndexManifest, images: Collection, captions: Collection, photo_root: Path) -> None:
+    ``photo_root`` is where its photos lie, as recorded or as told to :meth:`open`. ``pending`` are the photos of the
+    library that its model has not seen yet, with the number of their last change.
+    """
+
+    def __init__(
+        self,
+        manifest: IndexManifest,
+        images: Collection,
+        captions: Collection,
+        photo_root: Path,
+        library: LibraryReader | None,
+    ) -> None:
         self.manifest = manifest
         self.images = images
         self.captions = captions
         self.photo_root = photo_root
+        self.library = library
+        self.revision = manifest.library_seq
+        self.pending: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     @staticmethod
-    def open(directory: Path, *, photo_root: Path | None = None) -> IndexDirectory:
-        """Check an artifact's files and read its vectors. Raises :class:`ArtifactError` when they are damaged."""
+    def open(
+        directory: Path, *, photo_root: Path | None = None, library: LibraryReader | None = None
+    ) -> IndexDirectory:
+        """Check an artifact's files, read its vectors and the changes. Raises :class:`ArtifactError` when something is
+        damaged."""
         manifest = read_manifest(directory)
         if not isinstance(manifest, IndexManifest):
             raise ArtifactError(f"{directory} holds a {manifest.kind}, not an index")
         verify_files(directory, manifest)
         try:
-            images, captions = (Collection(name, directory / items.ITEMS, manifest) for name in (IMAGES, CAPTIONS))
+            images, captions = (
+                Collection(name, directory / items.ITEMS, manifest, library) for name in (IMAGES, CAPTIONS)
+            )
         except sqlite3.Error as error:
             raise ArtifactError(f"{directory / items.ITEMS} cannot be read: {error}") from error
-        return IndexDirectory(manifest, images, captions, photo_root or Path(manifest.photo_root))
+        opened = IndexDirectory(manifest, images, captions, photo_root or Path(manifest.photo_root), library)
+        opened.refresh()
+        return opened
+
+    def refresh(self) -> None:
+        """Take in what has changed in the library. A search sees a change whole or not at all."""
+        if self.library is None:
+            return
+        with self._lock:
+            news = list(self.library.news(self.revision, self.manifest.fingerprint, self.manifest.embedding_dim))
+            if not news:
+                return
+            for collection in (self.images, self.captions):
+                collection.apply(news)
+            for one in news:
+                self.pending.pop(one.id, None)
+                if one.rows is not None and not one.rows:
+                    self.pending[one.id] = one.seq
+            self.revision = news[-1].seq
 
     def collection(self, name: str) -> Collection:
         """``images`` or ``captions``. Raises KeyError."""
         return {IMAGES: self.images, CAPTIONS: self.captions}[name]
 
+    def about(self, image_id: str) -> dict[str, Any]:
+        """A photo's ``id``, ``name``, ``captions``, ``tags``, ``metadata`` and ``bytes``. Raises KeyError."""
+        if self.library is not None and (kept := self.library.photo(image_id)) is not None:
+            return {"id": image_id, **kept.about}
+        return {"id": image_id, **self.images.published(image_id)}
+
+    def page(self, after: str, limit: int) -> list[str]:
+        """Ids of up to ``limit`` photos that follow ``after``, in order: what the library has removed is not there, and
+        what waits for the model to see it is."""
+        found: list[str] = []
+        while len(found) < limit:
+            later = [] if self.library is None else self.library.page(after, limit)
+            published = self.images.page(after, limit)
+            # Both are whole up to where the shorter of two full pages ends.
+            ends = [ids[-1] for ids in ([one for one, _ in later], published) if len(ids) == limit]
+            removed = {one for one, there in later if not there}
+            ids = sorted({one for one, _ in later} | set(published))
+            found += [one for one in ids if one not in removed and (not ends or one <= min(ends))]
+            if not ends:
+                break
+            after = min(ends)
+        return found[:limit]
+
     def photo(self, image_id: str) -> Path:
         """The photo's file. Raises KeyError for an unknown id and FileNotFoundError when it is not under the root."""
+        if self.library is not None and (kept := self.library.photo(image_id)) is not None:
+            return self.library.file(kept.sha256)
         recorded = str(self.images.metadata([image_id])[0]["path"])
         try:
             root = self.photo_root.resolve()
@@ -98,6 +222,15 @@ class IndexDirectory:
         if not path.is_relative_to(root) or not path.is_file():
             raise FileNotFoundError(f"photo {image_id} is no longer at {recorded} under the photo folder")
         return path
+
+    def content(self, image_id: str) -> bytes:
+        """The photo's file, as it was indexed. Raises KeyError for an unknown id and OSError for a file that is gone or
+        another one by now."""
+        data = (path := self.photo(image_id)).read_bytes()
+        expected = path.name if self.library is not None and path.is_relative_to(self.library.directory) else image_id
+        if not hashlib.sha256(data).hexdigest().startswith(expected):
+            raise OSError("it has changed since it was indexed; build the index again")
+        return data
 
 
 def _close(connections: list[sqlite3.Connection]) -> None:

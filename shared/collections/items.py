@@ -82,10 +82,8 @@ def upsert(connection: sqlite3.Connection, collection: str, items: Iterable[Item
     """Insert or replace within the caller's transaction. Raises ValueError for an item that cannot be searched."""
     rows = []
     for item in items:
-        _check(item, dim, token_dim)
-        metadata = json.dumps(item.metadata, ensure_ascii=False)
-        blobs = (item.vector.tobytes(), item.tokens.codes.tobytes(), item.tokens.scales.tobytes())
-        rows.append((collection, item.id, metadata, *blobs))
+        check(item, dim, token_dim)
+        rows.append((collection, *as_row(item)))
     connection.executemany(
         "INSERT INTO items (collection, id, metadata, vector, codes, scales) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (collection, id) DO UPDATE SET metadata = excluded.metadata, vector = excluded.vector, "
@@ -120,10 +118,44 @@ def metadata(connection: sqlite3.Connection, collection: str, ids: Sequence[str]
 def tokens(connection: sqlite3.Connection, collection: str, ids: Sequence[str], token_dim: int) -> list[TokenFeatures]:
     """Token features in the order of ``ids``. Raises KeyError for an id that does not exist."""
     found = {
-        item_id: TokenFeatures(np.frombuffer(codes, np.int8).reshape(-1, token_dim), np.frombuffer(scales, np.float16))
+        item_id: as_tokens(codes, scales, token_dim)
         for item_id, codes, scales in _by_id(connection, "id, codes, scales", collection, ids)
     }
     return [found[item_id] for item_id in ids]
+
+
+def page(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
+    """Ids of the photos that follow ``after``, in order."""
+    statement = "SELECT id FROM items WHERE collection = 'images' AND id > ? ORDER BY id LIMIT ?"
+    return [found for (found,) in connection.execute(statement, (after, limit))]
+
+
+def captions(connection: sqlite3.Connection, photo: str) -> list[str]:
+    """What is said of a photo."""
+    statement = (
+        "SELECT json_extract(metadata, '$.caption') FROM items "
+        "WHERE collection = 'captions' AND json_extract(metadata, '$.image_id') = ? ORDER BY number"
+    )
+    return [found for (found,) in connection.execute(statement, (photo,))]
+
+
+def rows_of_photo(connection: sqlite3.Connection, collection: str, photo: str) -> list[int]:
+    """Which of the rows of :func:`vectors` are a photo's own (``images``) or its captions'."""
+    own = "id" if collection == "images" else "json_extract(metadata, '$.image_id')"
+    statement = f"SELECT number FROM items WHERE collection = ? AND {own} = ?"  # noqa: S608  (no values)
+    found = connection.execute(statement, (collection, photo)).fetchall()
+    before = "SELECT count(*) FROM items WHERE collection = ? AND number < ?"
+    return [int(connection.execute(before, (collection, number)).fetchone()[0]) for (number,) in found]
+
+
+def as_row(item: Item) -> tuple[str, str, bytes, bytes, bytes]:
+    """``id, metadata, vector, codes, scales`` as they are stored."""
+    metadata = json.dumps(item.metadata, ensure_ascii=False)
+    return item.id, metadata, item.vector.tobytes(), item.tokens.codes.tobytes(), item.tokens.scales.tobytes()
+
+
+def as_tokens(codes: bytes, scales: bytes, token_dim: int) -> TokenFeatures:
+    return TokenFeatures(np.frombuffer(codes, np.int8).reshape(-1, token_dim), np.frombuffer(scales, np.float16))
 
 
 def count(connection: sqlite3.Connection, collection: str) -> int:
@@ -131,17 +163,28 @@ def count(connection: sqlite3.Connection, collection: str) -> int:
     return number
 
 
+def by_number(connection: sqlite3.Connection, columns: str, numbers: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """``columns`` of the items with these numbers, in any order."""
+    return _among(connection, f"SELECT {columns} FROM items WHERE number IN", numbers)  # noqa: S608  (no values)
+
+
 def _by_id(
     connection: sqlite3.Connection, columns: str, collection: str, ids: Sequence[str]
 ) -> Iterator[tuple[Any, ...]]:
-    for start in range(0, len(ids), 500):  # under SQLite's limit on variables in a statement
-        part = ids[start : start + 500]
-        marks = ",".join("?" * len(part))
-        statement = f"SELECT {columns} FROM items WHERE collection = ? AND id IN ({marks})"  # noqa: S608  (no values)
-        yield from connection.execute(statement, (collection, *part))
+    statement = f"SELECT {columns} FROM items WHERE collection = ? AND id IN"  # noqa: S608  (no values)
+    return _among(connection, statement, ids, collection)
 
 
-def _check(item: Item, dim: int, token_dim: int) -> None:
+def _among(
+    connection: sqlite3.Connection, statement: str, values: Sequence[str | int], *first: str
+) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, len(values), 500):  # under SQLite's limit on variables in a statement
+        part = values[start : start + 500]
+        yield from connection.execute(f"{statement} ({','.join('?' * len(part))})", (*first, *part))
+
+
+def check(item: Item, dim: int, token_dim: int) -> None:
+    """Raises ValueError for an item that cannot be searched."""
     if item.vector.shape != (dim,) or item.vector.dtype != np.float32:
         raise ValueError(f"item {item.id!r} has a {item.vector.dtype} vector {item.vector.shape}, not float32 ({dim},)")
     length = float(np.linalg.norm(item.vector))
