@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke train test check results measure given-flickr8k clean
+.PHONY: help demo smoke train test chaos check results measure given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -25,6 +25,9 @@ train: given-flickr8k $(VENV)/.installed-train ## Train the shipped model anew, 
 
 test: $(VENV)/.installed-dev ## Run all tests [FLICKR8K_ROOT=DIR for those on the real data] [ARGS=...]
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## Kill the index service while it is written to, and count what is lost [KILLS=500] [JSON=FILE]
+	@exec $(BIN)/python -m tests.support.kills --kills $(or $(KILLS),500) $(if $(JSON),--json "$(JSON)")
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
 	$(BIN)/ruff format --check .

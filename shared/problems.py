@@ -21,6 +21,8 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "unknown-version": (409, "This version is not loaded here"),
     "model-index-mismatch": (503, "The model and the index do not belong together"),
     "not-ready": (503, "The service is not ready"),
+    "storage-full": (507, "There is no room to store this"),
+    "read-only": (503, "Nothing can be stored here"),
     "overloaded": (503, "Too many requests are waiting"),
     "neighbour-unavailable": (503, "A service this one depends on is not answering"),
     "no-reranker": (409, "The model in use has no reranker"),

@@ -80,6 +80,41 @@ class Scoring(BaseModel):
         return self.text_to_image if query == "text" else self.image_to_text
 
 
+class StoredImage(BaseModel):
+    """A photo of the collection, and what is said of it."""
+
+    id: str
+    name: str
+    captions: list[str]
+    tags: list[str]
+    metadata: dict[str, Any]
+    bytes: int | None
+    image_path: str
+    thumbnail_path: str
+
+
+class ImagesPage(BaseModel):
+    images: list[StoredImage]
+    next: str | None = Field(description="The `after` of the next page; null on the last.")
+
+
+class Duplicate(BaseModel):
+    """Another photo with the same bytes (`exact`), or one that looks the same (`near`)."""
+
+    id: str
+    kind: Literal["exact", "near"]
+    similarity: float
+
+
+class ChangedImage(BaseModel):
+    """The change is on the disk and can be searched."""
+
+    id: str
+    status: Literal["created", "replaced", "unchanged"]
+    duplicates: list[Duplicate]
+    index_version: str
+
+
 class ServedModel(BaseModel):
     """A model version that an encoder has in memory. ``ref`` is ``name/version``."""
 
@@ -108,6 +143,8 @@ class ServedIndex(BaseModel):
     fingerprint: str
     embedding_dim: int
     collections: dict[str, int]
+    revision: int = Field(0, description="The last change of the collection that can be searched.")
+    pending: int = Field(0, description="Photos that wait for this index's model to look at them.")
 
 
 class IndexStatus(BaseModel):

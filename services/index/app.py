@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,13 +11,15 @@ from typing import Annotated, Any, Literal
 import faiss
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
-from PIL import Image
 from prometheus_client import Gauge, Histogram
 
+from services.index.changes import change_routes
+from services.index.photos import IndexRef, photo_routes
 from services.index.settings import IndexSettings
+from services.index.writer import Writer
 from shared import tokens, wire
 from shared.artifacts import ArtifactError, ArtifactStore, Deployment, Ref
-from shared.collections import Collection, IndexDirectory
+from shared.collections import LIBRARIES, Collection, IndexDirectory
 from shared.http import create_app, run
 from shared.problems import Problem
 from shared.schemas import IndexStatus, ServedIndex
@@ -35,7 +35,6 @@ SEARCH = Histogram(
 MISSING = "nothing is indexed in {store}: run diptych index build (or diptych up)"
 
 CollectionName = Literal["images", "captions"]
-IndexRef = Annotated[str | None, Query(description="name/version; the current one when left out")]
 
 
 def create(settings: IndexSettings) -> FastAPI:
@@ -43,10 +42,11 @@ def create(settings: IndexSettings) -> FastAPI:
     if settings.threads is not None:
         faiss.omp_set_num_threads(settings.threads)
     store = ArtifactStore(settings.store)
+    writer = Writer(settings.store / LIBRARIES, max_waiting=settings.max_changes)
     watcher: VersionWatcher[IndexDirectory] = VersionWatcher(
         store,
         lambda deployment: deployment.index,
-        lambda deployment: _load(store, deployment, settings.photos),
+        lambda deployment: _load(store, deployment, settings.photos, writer),
         missing=MISSING.format(store=settings.store),
         poll_seconds=settings.poll_seconds,
         retire_seconds=settings.retire_seconds,
@@ -58,7 +58,8 @@ def create(settings: IndexSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(watcher.run())
-        yield
+        async with writer.running():
+            yield
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
@@ -112,24 +113,13 @@ def create(settings: IndexSettings) -> FastAPI:
     async def item(collection: CollectionName, item_id: str, index: IndexRef = None) -> dict[str, Any]:
         _, found = watcher.get(index)
         try:
-            about = (await asyncio.to_thread(found.collection(collection).metadata, [item_id]))[0]
+            about = await asyncio.to_thread(_item, found, collection, item_id)
         except KeyError as error:
             raise Problem("not-found", f"{collection} has no item {item_id!r}") from error
         return {"id": item_id, **about}
 
-    @app.get("/images/{image_id}/content", summary="A photo's file", response_class=Response)
-    async def content(image_id: str, index: IndexRef = None) -> Response:
-        _, found = watcher.get(index)
-        try:
-            data, media_type = await asyncio.to_thread(_photo, found, image_id)
-        except KeyError as error:
-            raise Problem("not-found", f"there is no image {image_id!r}") from error
-        except OSError as error:
-            raise Problem("not-found", f"the file of image {image_id} cannot be read: {error}") from error
-        # The id is the content's hash, so what it names never changes.
-        headers = {"ETag": f'"{image_id}"', "Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(data, media_type=media_type, headers=headers)
-
+    app.include_router(photo_routes(watcher))
+    app.include_router(change_routes(watcher, writer))
     return app
 
 
@@ -139,15 +129,17 @@ def main() -> None:
     run("index", create(settings), settings)
 
 
-def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None) -> IndexDirectory:
+def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, writer: Writer) -> IndexDirectory:
     assert deployment.index is not None
-    loaded = IndexDirectory.open(store.path("index", Ref.parse(deployment.index)), photo_root=photos)
+    ref = Ref.parse(deployment.index)
+    loaded = IndexDirectory.open(store.path("index", ref), photo_root=photos, library=writer.reader(ref.name))
     if loaded.manifest.fingerprint != deployment.fingerprint:
         raise ArtifactError(
             f"it was built by model {loaded.manifest.model} (fingerprint {loaded.manifest.fingerprint[:12]}), but "
             f"the store points to model {deployment.model} ({deployment.fingerprint[:12]}): build an index with that "
             "model, or roll back"
         )
+    writer.follow(loaded)
     return loaded
 
 
@@ -166,13 +158,11 @@ def _search(
     return tensors, items
 
 
-def _photo(index: IndexDirectory, image_id: str) -> tuple[bytes, str]:
-    """The file's bytes and media type. Raises OSError when it is not the photo that was indexed."""
-    data = index.photo(image_id).read_bytes()
-    if not hashlib.sha256(data).hexdigest().startswith(image_id):
-        raise OSError("it has changed since it was indexed; build the index again")
-    with Image.open(io.BytesIO(data)) as image:  # reads the header only
-        return data, image.get_format_mimetype() or "application/octet-stream"
+def _item(index: IndexDirectory, collection: str, item_id: str) -> dict[str, Any]:
+    """Raises KeyError, also for an item of a photo that was removed."""
+    about = index.collection(collection).metadata([item_id])[0]
+    index.about(about["image_id"] if collection == "captions" else item_id)
+    return about
 
 
 def _served(index: IndexDirectory) -> ServedIndex:
@@ -182,6 +172,8 @@ def _served(index: IndexDirectory) -> ServedIndex:
         fingerprint=manifest.fingerprint,
         embedding_dim=manifest.embedding_dim,
         collections={"images": len(index.images), "captions": len(index.captions)},
+        revision=index.revision,
+        pending=len(index.pending),
     )
 
 

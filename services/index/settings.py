@@ -18,4 +18,5 @@ class IndexSettings(StoreSettings):
     threads: int | None = Field(None, ge=1, description="Cores that one search may use; all when unset.")
     max_k: int = Field(10_000, ge=1, description="The most results that one query may ask for.")
     max_results: int = Field(100_000, ge=1, description="The most results of all queries of one request together.")
-    max_body_bytes: int = Field(8_000_000, ge=1000, description="The largest batch of queries.")
+    max_body_bytes: int = Field(64_000_000, ge=1000, description="The largest batch of queries, or photo.")
+    max_changes: int = Field(256, ge=1, description="Changes that may wait to be written; those above are refused.")

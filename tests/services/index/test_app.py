@@ -197,8 +197,8 @@ async def test_a_photo_is_handed_out_byte_for_byte(http: httpx.AsyncClient, shel
     answer = await http.get(f"/images/{kept.image_id}/content")
     assert answer.content == (shelf.root / "3.png").read_bytes()
     assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["etag"] == f'"{kept.image_id}"'
-    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["etag"].startswith(f'"{kept.image_id}')
+    assert answer.headers["cache-control"] == "no-cache"  # an id may be given to another photo
 
 
 async def test_a_photo_that_is_no_longer_there_is_not_found(
@@ -239,6 +239,8 @@ async def test_status_says_what_is_loaded(http: httpx.AsyncClient, shelf: Shelf)
                 "fingerprint": shelf.models[0].fingerprint,
                 "embedding_dim": DIM,
                 "collections": {"images": 6, "captions": 12},
+                "revision": 0,
+                "pending": 0,
             }
         ],
         "problem": None,
