@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from shared.artifacts import ArtifactError, ArtifactStore, IndexManifest, Ref
-from shared.collections import IndexBuilder, Item, Photo
+from shared.artifacts import ArtifactError, ArtifactStore, IndexManifest, ModelManifest, Ref
+from shared.collections import CAPTIONS, IMAGES, LIBRARIES, IndexBuilder, Item, LibraryReader, Photo
 from shared.engines import Engine, open_engine
 from shared.engines.images import ImageError, pixels
 from shared.engines.texts import TextError, check
@@ -29,6 +29,7 @@ from training.data import layouts
 from training.data.captioned import PHOTO_SUFFIXES, CaptionedImage, DataError
 
 _SHOWN_PROBLEMS = 5
+_LIBRARY = "library://"  # no path under a folder looks like this
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,30 @@ def build(
     :class:`DataError`.
     """
     manifest = store.model(model)
+    library = LibraryReader(store.root / LIBRARIES / name)
     with IndexBuilder(work, manifest, source.root) as builder:
+        revision, kept = library.revision(), library.known()
         by_path = {_relative(image.path, source.root): image for image in source.images}
-        gone = builder.keep_only(by_path)
+        put_in = {f"{_LIBRARY}{image_id}@{seq}": image_id for image_id, seq in kept.items()}
+        gone = [path for path in builder.keep_only([*by_path, *put_in]) if not path.startswith(_LIBRARY)]
+        builder.forget(image_id for image_id in kept if builder.path_of(image_id) in by_path)
         unusable = sum(not _usable(caption) for image in source.images for caption in image.captions)
         engine: Engine | None = None
         while waiting := [path for path, image in by_path.items() if not _known(builder, path, image)]:
             engine = engine or open_engine(store.path("model", model), engine="auto", threads=threads)
-            _embed(builder, engine, source.root, [(path, by_path[path]) for path in waiting], batch_size, console)
+            looking = [(path, by_path[path]) for path in waiting]
+            _embed(builder, engine, source.root, looking, kept.keys(), batch_size, console)
+        for path, image_id in track(put_in.items(), "photos put in", console=console, disable=not put_in):
+            photo = _put_in(builder, library, manifest, path, image_id, kept[image_id])
+            if photo is not None and photo.item is None:
+                engine = engine or open_engine(store.path("model", model), engine="auto", threads=threads)
+                photo = _seen(photo, library, engine, image_id)
+            if photo is not None:
+                builder.add([photo])
         counts, problems = builder.counts(), builder.problems()
         console.print(
             f"index {name}: {counts['images']:,} photos, {counts['captions']:,} captions"
-            + (f"; {gone:,} gone from the folder" if gone else ""),
+            + (f"; {len(gone):,} gone from the folder" if gone else ""),
             highlight=False,
         )
         if problems:
@@ -111,7 +124,7 @@ def build(
             console.print(f"left out {unusable:,} captions that are empty, too long or not Unicode", highlight=False)
         if counts["images"] == 0:
             raise DataError(f"none of the {len(by_path):,} files in {source.root} could be read as a photo")
-        ref = _publish(store, builder, work / "sealed", name, manifest.fingerprint)
+        ref = _publish(store, builder, work / "sealed", name, manifest.fingerprint, revision)
     current = store.current()
     if activate and (current is None or (current.model, current.index) != (str(model), str(ref))):
         store.activate(model, ref)
@@ -146,6 +159,7 @@ def _embed(
     engine: Engine,
     root: Path,
     waiting: Sequence[tuple[str, CaptionedImage]],
+    kept: Collection[str],
     batch_size: int,
     console: Console,
 ) -> None:
@@ -156,7 +170,7 @@ def _embed(
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
             looked = list(pool.map(lambda entry: _look(root, entry[1], engine), batch))
-            builder.add(_photos(builder, engine, [path for path, _ in batch], looked))
+            builder.add(_photos(builder, engine, [path for path, _ in batch], looked, kept))
             progress.advance(task, len(batch))
 
 
@@ -177,22 +191,28 @@ def _look(root: Path, image: CaptionedImage, engine: Engine) -> _Looked:
     return _Looked(image, size, mtime_ns, hashlib.sha256(data).hexdigest()[:16], found)
 
 
-def _photos(builder: IndexBuilder, engine: Engine, paths: Sequence[str], looked: Sequence[_Looked]) -> list[Photo]:
-    """What the builder records of a batch: embedded photos, second copies, and files with a problem."""
+def _photos(
+    builder: IndexBuilder, engine: Engine, paths: Sequence[str], looked: Sequence[_Looked], kept: Collection[str]
+) -> list[Photo]:
+    """What the builder records of a batch: embedded photos, second copies, and files with a problem. Of photos in
+    ``kept`` the library has the say."""
     taken: dict[str, str] = {}
     changing = set(paths)  # what the builder knows of these is about to be replaced
     fresh: list[int] = []
     photos: list[Photo] = []
     for place, (path, one) in enumerate(zip(paths, looked, strict=True)):
         first = None
-        if one.image_id is not None:
+        left_out = one.problem
+        if one.image_id in kept:
+            left_out = f"photo {one.image_id} was replaced or removed through the gateway"
+        elif one.image_id is not None:
             first = taken.get(one.image_id) or builder.path_of(one.image_id)
             if first in changing and one.image_id not in taken:
                 first = None
             if first is None:
                 taken[one.image_id] = path
                 fresh.append(place)
-        problem = one.problem or (f"the same photo as {first}" if first else None)
+        problem = left_out or (f"the same photo as {first}" if first else None)
         photos.append(Photo(path, one.size, one.mtime_ns, one.image.captions, one.image_id, problem=problem))
     if fresh:
         stacked = np.stack([found for place in fresh if (found := looked[place].pixels) is not None])
@@ -200,6 +220,39 @@ def _photos(builder: IndexBuilder, engine: Engine, paths: Sequence[str], looked:
         for row, place in enumerate(fresh):
             photos[place] = _embedded(photos[place], engine, images.embedding[row], images.tokens[row])
     return photos
+
+
+def _put_in(
+    builder: IndexBuilder, library: LibraryReader, model: ModelManifest, path: str, image_id: str, seq: int
+) -> Photo | None:
+    """What the builder records of a photo of the library, without an item when the model has not seen it yet. None when
+    it was removed, or the builder has it as it is."""
+    try:
+        kept = library.photo(image_id)
+    except KeyError:
+        return None
+    assert kept is not None
+    captions, size = kept.about["captions"], kept.about["bytes"]
+    if builder.knows(path, size, seq, captions):
+        return None
+    made = library.items(image_id, model.fingerprint, model.token_dim)
+    item = made[IMAGES][0] if made else None
+    return Photo(path, size, seq, captions, image_id, item, made.get(CAPTIONS, ()))
+
+
+def _seen(photo: Photo, library: LibraryReader, engine: Engine, image_id: str) -> Photo:
+    """A photo of the library after the model has looked at it."""
+    kept = library.photo(image_id)
+    assert kept is not None
+    try:
+        found = pixels(library.file(kept.sha256).read_bytes(), engine.manifest.preprocessing)
+    except (ImageError, OSError) as error:
+        return replace(photo, problem=str(error))
+    image = engine.embed_images(found[None])
+    seen = _embedded(photo, engine, image.embedding[0], image.tokens[0])
+    assert seen.item is not None
+    about = {key: kept.about[key] for key in ("name", "bytes", "tags", "metadata")}
+    return replace(seen, item=replace(seen.item, metadata=about))
 
 
 def _embedded(photo: Photo, engine: Engine, vector: npt.NDArray[np.float32], tokens: TokenFeatures) -> Photo:
@@ -228,18 +281,20 @@ def _is_text(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _publish(store: ArtifactStore, builder: IndexBuilder, sealed: Path, name: str, fingerprint: str) -> Ref:
+def _publish(
+    store: ArtifactStore, builder: IndexBuilder, sealed: Path, name: str, fingerprint: str, library_seq: int
+) -> Ref:
     """Publish by way of the folder ``sealed``, unless the newest version holds the same, unharmed."""
     versions = [m for m in store.published("index") if m.name == name and m.fingerprint == fingerprint]
     newest = versions[-1] if versions else None
-    if isinstance(newest, IndexManifest) and newest.contents == builder.contents():
+    if isinstance(newest, IndexManifest) and newest.contents == builder.contents(library_seq):
         ref = Ref.parse(newest.ref)
         with suppress(ArtifactError):
             store.verify("index", ref)
             return ref
     shutil.rmtree(sealed, ignore_errors=True)
     try:
-        manifest = builder.seal(sealed, name, store.next_version("index", name))
+        manifest = builder.seal(sealed, name, store.next_version("index", name), library_seq)
         store.publish(sealed)
     finally:
         shutil.rmtree(sealed, ignore_errors=True)

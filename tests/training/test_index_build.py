@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
-from shared.collections import IndexDirectory
+from shared.collections import LIBRARIES, IndexDirectory, Item, Library
+from shared.collections.library import Photo as Kept
+from shared.collections.library import Put, Remove
 from shared.engines import open_engine
 from shared.engines.images import pixels
 from tests.support.photos import draw
@@ -271,3 +274,65 @@ def test_a_vocabulary_is_checked_against_the_model_s(tiny_model: Path, tmp_path:
     (tmp_path / "pretrained").mkdir()
     with pytest.raises(ArtifactError, match="has no vocabulary"):
         index_build.check_vocabulary(tmp_path / "pretrained", vocab)
+
+
+def put_in(bench: Bench, library: Library, image_id: str, shape: str, *captions: str, seen: bool = False) -> None:
+    """Put a drawn photo into the library of the index, as the index service does."""
+    file = bench.photos.parent / "put.png"
+    draw(shape, "green", "yellow").save(file)
+    data = file.read_bytes()
+    about = {"name": "put.png", "captions": list(captions), "tags": ["new"], "metadata": {}, "bytes": len(data)}
+    items: dict[str, list[Item]] = {}
+    if seen:
+        engine = open_engine(bench.store.path("model", MODEL))
+        made = engine.embed_images(pixels(data, engine.manifest.preprocessing)[None])
+        items = {"images": [Item(image_id, {"name": "put.png"}, made.embedding[0], made.tokens[0])]}
+    change = Put(Kept(image_id, library.keep(data), about), bench.store.model(MODEL).fingerprint, items)
+    library.commit([change])
+
+
+@pytest.fixture
+def library(bench: Bench) -> Iterator[Library]:
+    library = Library(bench.store.root / LIBRARIES / "drawn")
+    yield library
+    library.close()
+
+
+def test_what_was_put_in_through_the_gateway_is_taken_in(bench: Bench, library: Library) -> None:
+    first = bench.build()
+    put_in(bench, library, "mine", "ball", "a green ball", "put in later")
+    second = bench.build()
+    assert second != first
+    opened = bench.opened(second)
+    assert (len(opened.images), opened.manifest.library_seq) == (4, 1)
+    assert bench.texts(second) == ["a green ball", "put in later"]
+    assert opened.images.metadata(["mine"])[0]["tags"] == ["new"]
+    assert bench.build() == second
+    # With the library beside it nothing is there twice.
+    index = IndexDirectory.open(bench.store.path("index", second), library=library)
+    assert (len(index.images), len(index.captions), index.pending) == (4, 2, {})
+
+
+def test_what_the_model_has_seen_is_not_looked_at_again(
+    bench: Bench, library: Library, request: pytest.FixtureRequest
+) -> None:
+    bench.build()
+    put_in(bench, library, "mine", "ball", seen=True)
+    request.getfixturevalue("engineless")
+    assert len(bench.opened(bench.build()).images) == 4
+
+
+def test_a_photo_of_the_folder_that_was_removed_or_replaced_is_not_brought_back(bench: Bench, library: Library) -> None:
+    bench.captions(ball=["a ball"], car=["a car"])
+    opened = bench.opened(bench.build())
+    ids = {about["name"]: one for one in opened.images.snapshot.ids for about in opened.images.metadata([one])}
+    library.commit([Remove(ids["ball.png"])])
+    put_in(bench, library, ids["car.png"], "tree", "a green tree")
+    for _ in range(2):
+        ref = bench.build()
+        opened = bench.opened(ref)
+        assert set(opened.images.snapshot.ids) == {ids["car.png"], ids["tree.png"]}
+        assert bench.texts(ref) == ["a green tree"]
+    assert "was replaced or removed through the gateway" in bench.said()
+    put_in(bench, library, ids["ball.png"], "ball", "a ball again")
+    assert bench.texts(bench.build()) == ["a ball again", "a green tree"]
