@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from diptych import Client, shipped
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
-from shared.collections import Collection, IndexDirectory
+from shared.collections import LIBRARIES, Collection, IndexDirectory, LibraryReader
 from shared.engines import open_engine
 from shared.engines.engine import Float32
 from shared.engines.images import ImageError, decode, pixels
@@ -66,7 +66,9 @@ class _StoreSearcher:
                 f"nothing is indexed in {store}: run `diptych index build --img-dir PHOTOS` (or `diptych up`) first, "
                 "or ask a running gateway with --gateway URL"
             )
-        self._index = IndexDirectory.open(shelf.path("index", Ref.parse(current.index)))
+        index = Ref.parse(current.index)
+        library = LibraryReader(store / LIBRARIES / index.name)
+        self._index = IndexDirectory.open(shelf.path("index", index), library=library)
         self._engine = open_engine(shipped.current_model(store))
         if self._index.manifest.fingerprint != self._engine.manifest.fingerprint:
             raise ArtifactError(f"index {current.index} was not built by model {current.model}")

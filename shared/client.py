@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,17 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from shared.schemas import Cutoff, ImageToTextResponse, ModelsResponse, ModelType, ReadyResponse, TextToImageResponse
+from shared.schemas import (
+    ChangedImage,
+    Cutoff,
+    ImagesPage,
+    ImageToTextResponse,
+    ModelsResponse,
+    ModelType,
+    ReadyResponse,
+    StoredImage,
+    TextToImageResponse,
+)
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -61,9 +72,9 @@ class _Call(Generic[T]):
     def pause(self, outcome: httpx.Response | httpx.RequestError, attempt: int) -> float | None:
         """Seconds to wait before asking again, None when the outcome stands.
 
-        Every call is safe to repeat, searches too: they change nothing. A connection that was refused or broke is tried
-        again, and so is a 503 that says Retry-After, and a 429 that asks for little. A time-out is not: whoever waited
-        that long should hear of it.
+        Every call is safe to repeat: a search changes nothing, and a photo that is put in twice is there once. A
+        connection that was refused or broke is tried again, and so is a 503 that says Retry-After, and a 429 that asks
+        for little. A time-out is not: whoever waited that long should hear of it.
         """
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
         if isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError):
@@ -143,6 +154,39 @@ def _thumbnail(image_id: str, size: int) -> _Call[bytes]:
     return _Call("GET", f"/images/{quote(image_id, safe='')}/thumbnail", _content, {"params": {"size": size}})
 
 
+def _put_image(
+    image: bytes | Path,
+    image_id: str | None,
+    captions: Sequence[str],
+    tags: Sequence[str],
+    metadata: Mapping[str, Any] | None,
+    name: str | None,
+) -> _Call[ChangedImage]:
+    shown, data = (image.name, image.read_bytes()) if isinstance(image, Path) else ("image", image)
+    fields = {
+        "caption": list(captions),
+        "tag": list(tags),
+        "metadata": json.dumps(metadata or {}),
+        "name": name or shown,
+    }
+    method, path = ("POST", "/v1/images") if image_id is None else ("PUT", f"/v1/images/{quote(image_id, safe='')}")
+    options = {"files": {"image": (shown, data)}, "data": fields}
+    return _Call(method, path, _json(ChangedImage), options, answers=(200, 201))
+
+
+def _remove_image(image_id: str) -> _Call[bool]:
+    path = f"/v1/images/{quote(image_id, safe='')}"
+    return _Call("DELETE", path, lambda response: response.status_code == 204, answers=(204, 404))
+
+
+def _stored_image(image_id: str) -> _Call[StoredImage]:
+    return _Call("GET", f"/v1/images/{quote(image_id, safe='')}", _json(StoredImage))
+
+
+def _page(after: str) -> _Call[ImagesPage]:
+    return _Call("GET", "/v1/images", _json(ImagesPage), {"params": {"after": after}})
+
+
 def _models() -> _Call[ModelsResponse]:
     return _Call("GET", "/models", _json(ModelsResponse))
 
@@ -217,6 +261,38 @@ class Client:
     def thumbnail(self, image_id: str, size: int = 256) -> bytes:
         """A JPEG of the photo that fits into ``size`` x ``size`` pixels."""
         return self._ask(_thumbnail(image_id, size))
+
+    def put_image(
+        self,
+        image: bytes | Path,
+        *,
+        image_id: str | None = None,
+        captions: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> ChangedImage:
+        """Add a photo to the collection, or replace the one with this id; its content is its id when none is given.
+
+        It is safe on the disk and can be searched when this returns.
+        """
+        return self._ask(_put_image(image, image_id, captions, tags, metadata, name))
+
+    def remove_image(self, image_id: str) -> bool:
+        """Remove a photo and its captions. False when there is none with this id."""
+        return self._ask(_remove_image(image_id))
+
+    def stored_image(self, image_id: str) -> StoredImage:
+        """What is known of a photo of the collection."""
+        return self._ask(_stored_image(image_id))
+
+    def images(self) -> Iterator[StoredImage]:
+        """All photos of the collection, by id; pages are asked for on the way."""
+        after: str | None = ""
+        while after is not None:
+            page = self._ask(_page(after))
+            yield from page.images
+            after = page.next
 
     def models(self) -> ModelsResponse:
         """Which model and index versions answer, and how good they were measured to be."""
@@ -296,6 +372,32 @@ class AsyncClient:
 
     async def thumbnail(self, image_id: str, size: int = 256) -> bytes:
         return await self._ask(_thumbnail(image_id, size))
+
+    async def put_image(
+        self,
+        image: bytes | Path,
+        *,
+        image_id: str | None = None,
+        captions: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> ChangedImage:
+        return await self._ask(await asyncio.to_thread(_put_image, image, image_id, captions, tags, metadata, name))
+
+    async def remove_image(self, image_id: str) -> bool:
+        return await self._ask(_remove_image(image_id))
+
+    async def stored_image(self, image_id: str) -> StoredImage:
+        return await self._ask(_stored_image(image_id))
+
+    async def images(self) -> AsyncIterator[StoredImage]:
+        after: str | None = ""
+        while after is not None:
+            page = await self._ask(_page(after))
+            for image in page.images:
+                yield image
+            after = page.next
 
     async def models(self) -> ModelsResponse:
         return await self._ask(_models())

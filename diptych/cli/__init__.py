@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from diptych.cli import artifacts, data, evaluate, index, keys, measure, run, search, serve, train
+from diptych.cli import artifacts, collection, data, evaluate, index, keys, measure, run, search, serve, train
 
 app = typer.Typer(
     name="diptych",
@@ -23,6 +23,7 @@ app.add_typer(measure.app, name="measure")
 app.add_typer(artifacts.app, name="artifacts")
 app.command("publish")(artifacts.publish)
 app.add_typer(index.app, name="index")
+app.add_typer(collection.app, name="collection")
 app.add_typer(search.app, name="search")
 app.add_typer(serve.app, name="serve")
 app.add_typer(keys.app, name="keys")

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.middleware.cors import CORSMiddleware
 
+from services.gateway.collection_routes import collection_routes
 from services.gateway.documents import refuse
 from services.gateway.routes import model_routes, photo_routes, search_routes
 from services.gateway.settings import GatewaySettings
@@ -53,6 +54,7 @@ def create(settings: GatewaySettings) -> FastAPI:
     route_class = admitting(settings.max_in_flight)
     app.include_router(search_routes(settings, route_class))
     app.include_router(photo_routes(settings, route_class))
+    app.include_router(collection_routes(settings, route_class))
     app.include_router(model_routes())
 
     @app.get("/", include_in_schema=False)
@@ -63,7 +65,7 @@ def create(settings: GatewaySettings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
             expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
         )

@@ -202,6 +202,19 @@ class Encoder(Neighbour):
             raise self._unreadable(error) from error
         return embedding
 
+    async def embed_texts(self, texts: Sequence[str], model: ServedModel) -> dict[str, wire.Array]:
+        """``embedding`` (n, D) of n texts, and their tokens as :func:`shared.tokens.to_tensors` has them."""
+        body = {"texts": list(texts), "model": model.ref, "tokens": True}
+        answer = await self._ask("POST", "/embed/text", self._embed_seconds, json=body)
+        try:
+            tensors, meta = wire.unpack(answer.data)
+            if meta.get("fingerprint") != model.fingerprint:
+                raise WireError(f"the embeddings were made by model {meta.get('model')!r}, not by {model.ref!r}")
+            wire.require(tensors, "embedding", np.float32, len(texts), model.embedding_dim)
+        except WireError as error:
+            raise self._unreadable(error) from error
+        return tensors
+
     async def rerank(
         self, modality: Modality, query: TokenFeatures, candidates: Sequence[TokenFeatures], model: ServedModel
     ) -> npt.NDArray[np.float32]:
@@ -255,6 +268,60 @@ class Index(Neighbour):
         except (WireError, LookupError, TypeError) as error:
             raise self._unreadable(error) from error
         return Candidates(cosines, items, features)
+
+    async def put(self, image_id: str, message: bytes, ref: str) -> dict[str, Any]:
+        """Store a photo with what the model made of it; returns what the index says of the change."""
+        return await self._json(
+            "PUT", f"/images/{image_id}", ref, data=message, headers={"Content-Type": wire.MEDIA_TYPE}
+        )
+
+    async def put_embedding(self, image_id: str, seq: int, message: bytes, ref: str) -> dict[str, Any]:
+        """What the model of this index made of a photo that waits for it."""
+        return await self._json(
+            "PUT",
+            f"/images/{image_id}/embedding",
+            ref,
+            params={"seq": seq},
+            data=message,
+            headers={"Content-Type": wire.MEDIA_TYPE},
+        )
+
+    async def remove(self, image_id: str, ref: str) -> dict[str, Any]:
+        """Raises :class:`Problem` ``not-found``."""
+        return await self._json("DELETE", f"/images/{image_id}", ref)
+
+    async def about(self, image_id: str, ref: str) -> dict[str, Any]:
+        """Raises :class:`Problem` ``not-found``."""
+        return await self._json("GET", f"/images/{image_id}", ref)
+
+    async def page(self, after: str, limit: int, ref: str) -> list[dict[str, Any]]:
+        """Photos by id, those that follow ``after``."""
+        found: list[dict[str, Any]] = (await self._json("GET", "/images", ref, {"after": after, "limit": limit}))[
+            "images"
+        ]
+        return found
+
+    async def pending(self, ref: str) -> list[dict[str, Any]]:
+        """``id`` and ``seq`` of photos that the index's model has not seen."""
+        found: list[dict[str, Any]] = (await self._json("GET", "/pending", ref))["images"]
+        return found
+
+    async def _json(
+        self, method: str, path: str, ref: str, params: dict[str, Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        answer = await self._ask(
+            method,
+            path,
+            self._search_seconds,
+            _PASSED_ON | {"not-found", "storage-full", "read-only"},
+            params={"index": ref, **(params or {})},
+            **options,
+        )
+        try:
+            found: dict[str, Any] = json.loads(answer.data)
+        except ValueError as error:
+            raise self._unreadable(error) from error
+        return found
 
     async def photo(self, image_id: str, ref: str) -> PhotoFile:
         """A photo's file. Raises :class:`Problem` ``not-found`` when there is none, or no longer."""

@@ -104,6 +104,20 @@ class Pairing:
         self.encoder: EncoderStatus | None = None
         self.index: IndexStatus | None = None
         self.current: Pair | None = None
+        # The last change that was heard of, by index: a status that was asked for before it must not hide it.
+        self._revisions: dict[str, int] = {}
+
+    def changed(self, ref: str, revision: int) -> None:
+        """The index of this version holds this change: what is cached from before it is not an answer any more."""
+        self._revisions[ref] = max(revision, self._revisions.get(ref, 0))
+        if self.current is not None and self.current.index.ref == ref:
+            self.current = self._up_to_date(self.current)
+
+    def _up_to_date(self, pair: Pair) -> Pair:
+        known = self._revisions.get(pair.index.ref, 0)
+        if known <= pair.index.revision:
+            return pair
+        return Pair(pair.model, pair.index.model_copy(update={"revision": known}))
 
     async def watch(self) -> None:
         """Look at both neighbours again and again, until cancelled."""
@@ -183,7 +197,7 @@ class Pairing:
         return problem is None
 
     def _pin(self, pair: Pair | None) -> None:
-        before, self.current = self.current, pair
+        before, self.current = self.current, pair and self._up_to_date(pair)
         if pair is None and before is not None:
             log.warning("no pair", reasons=[problem.detail for problem in self._problems()])
         elif pair is not None and not pair.same_versions(before):

@@ -41,12 +41,12 @@ class Photos:
 
     async def original(self, image_id: str) -> PhotoFile:
         """The photo's file. Raises :class:`Problem` ``not-found``."""
-        _check(image_id)
+        check_id(image_id)
         return await self._pairing.run(lambda pair: self._index.photo(image_id, pair.index.ref))
 
     async def thumbnail(self, image_id: str, size: int, encoding: Encoding) -> bytes:
         """The photo, upright, fitted into ``size`` x ``size`` pixels; never enlarged. Raises :class:`Problem`."""
-        _check(image_id)
+        check_id(image_id)
         if size not in self._sizes:
             offered = ", ".join(str(offer) for offer in self._sizes)
             raise Problem("invalid-request", f"there is no thumbnail of size {size}; ask for one of {offered}")
@@ -72,7 +72,8 @@ class Photos:
         return small
 
 
-def _check(image_id: str) -> None:
+def check_id(image_id: str) -> None:
+    """Raises :class:`Problem` ``not-found`` for what cannot be the id of a photo."""
     if not _ID.fullmatch(image_id):
         raise Problem("not-found", f"there is no photo {image_id[:80]!r}; ids come with search results")
 

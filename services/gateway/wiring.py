@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
+from services.gateway.collection import Collection
 from services.gateway.neighbours import Encoder, Index
 from services.gateway.pairing import Pairing
 from services.gateway.photos import Photos
@@ -36,6 +36,7 @@ class Gateway:
     pairing: Pairing
     search: Search
     photos: Photos
+    collection: Collection
 
 
 @asynccontextmanager
@@ -71,15 +72,18 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             encoder, index, pairing, cache, rerank_depth=settings.rerank_depth, max_rerank=settings.max_rerank
         )
         photos = Photos(index, pairing, cache, sizes=settings.thumbnail_sizes)
+        collection = Collection(encoder, index, pairing)
         await redis.open()
-        watching = [asyncio.create_task(pairing.watch()), asyncio.create_task(access.watch())]
+        watching = [
+            asyncio.create_task(following)
+            for following in (pairing.watch(), access.watch(), collection.follow(settings.poll_seconds))
+        ]
         try:
-            yield Gateway(access, pairing, search, photos)
+            yield Gateway(access, pairing, search, photos, collection)
         finally:
             for task in watching:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*watching, return_exceptions=True)
             photos.close()
             await redis.close()
 
