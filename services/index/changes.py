@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from shared.collections.library import Embedded, Photo, Put, Remove
 from shared.problems import Problem
 from shared.watch import VersionWatcher
 
-# By the shipped model on Flickr8k's dev photos: saved again at quality 50, or cut by 4% on all sides, all of 40 copies are
-# at least this alike; of the 1,000 photos none is so alike to another.
+# By the shipped model on Flickr8k's dev photos: saved again at quality 50, or cut by 4% on all sides, all of 40 copies
+# are at least this alike; of the 1,000 photos none is so alike to another.
 _NEAR = 0.97
 
 
@@ -41,7 +40,7 @@ def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer) -> AP
     @router.put("/images/{image_id}", summary="Add a photo, or put another in its place")
     async def put(request: Request, image_id: ImageId, index: IndexRef = None) -> dict[str, Any]:
         ref, found = watcher.get(index)
-        name, fingerprint = found.manifest.name, found.manifest.fingerprint
+        fingerprint = found.manifest.fingerprint
         try:
             tensors, meta = wire.unpack(await request.body())
             said = About.model_validate(meta)
@@ -56,14 +55,13 @@ def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer) -> AP
             before = await asyncio.to_thread(found.about, image_id)
         except KeyError:
             before = None
-        sha256 = hashlib.sha256(data).hexdigest()
-        alike = await asyncio.to_thread(_duplicates, found, image_id, sha256, made["images"][0])
+        new = Put(image_id, data, kept, fingerprint, made)
+        alike = await asyncio.to_thread(_duplicates, found, new)
         answer = {"id": image_id, "duplicates": alike, "index": ref}
         there = await asyncio.to_thread(_library_photo, found, image_id)
-        if there is not None and (there.sha256, there.about) == (sha256, kept) and image_id not in found.pending:
+        if there is not None and (there.sha256, there.about) == (new.sha256, kept) and image_id not in found.pending:
             return {**answer, "status": "unchanged", "revision": found.revision}
-        await writer.keep(name, data)
-        revision = await writer.submit(name, Put(Photo(image_id, sha256, kept), fingerprint, made))
+        revision = await writer.submit(found.manifest.name, new)
         return {**answer, "status": "created" if before is None else "replaced", "revision": revision}
 
     @router.put("/images/{image_id}/embedding", summary="What this index's model made of a photo that waits for it")
@@ -124,13 +122,13 @@ def _library_photo(index: IndexDirectory, image_id: str) -> Photo | None:
         return None
 
 
-def _duplicates(index: IndexDirectory, image_id: str, sha256: str, item: Item) -> list[dict[str, Any]]:
+def _duplicates(index: IndexDirectory, new: Put) -> list[dict[str, Any]]:
     """Other photos with the same bytes, and those that look the same."""
-    same = set(index.library.same_content(sha256)) if index.library is not None else set()
-    cosines, (ids,) = index.images.search(item.vector[None], 5)
+    same = set(index.library.same_content(new.sha256)) if index.library is not None else set()
+    cosines, (ids,) = index.images.search(new.items["images"][0].vector[None], 5)
     alike = {found: float(cosine) for found, cosine in zip(ids, cosines[0], strict=True) if cosine >= _NEAR}
-    exact = {found for found in {*same, *alike} if found in same or sha256.startswith(found)}
+    exact = {found for found in {*same, *alike} if found in same or new.sha256.startswith(found)}
     return [
         {"id": found, "kind": "exact" if found in exact else "near", "similarity": round(alike.get(found, 1.0), 4)}
-        for found in sorted({*exact, *alike} - {image_id}, key=lambda one: -alike.get(one, 1.0))
+        for found in sorted({*exact, *alike} - {new.id}, key=lambda one: -alike.get(one, 1.0))
     ]

@@ -76,13 +76,6 @@ class Writer:
                     raise Problem("read-only", str(error), retry_after=10) from error
             return self._libraries[name]
 
-    async def keep(self, name: str, data: bytes) -> str:
-        """Put a photo's file on the disk; returns its sha256. Raises :class:`Problem`."""
-        try:
-            return await asyncio.to_thread(lambda: self.library(name).keep(data))
-        except ArtifactError as error:
-            raise refusal(error) from error
-
     async def submit(self, name: str, change: Change) -> int | None:
         """The number of the change, once it is on the disk and can be searched; None when there was nothing to change.
 

@@ -21,8 +21,10 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ CREATE TABLE IF NOT EXISTS items (
 CREATE INDEX IF NOT EXISTS items_by_photo ON items (photo, fingerprint);
 """
 _GRACE_SECONDS = 60.0
+_FILES_AT_ONCE = 8
 
 
 class FullError(ArtifactError):
@@ -76,11 +79,18 @@ class Photo:
 
 @dataclass(frozen=True)
 class Put:
-    """A new or a replaced photo; ``items`` are what the model of ``fingerprint`` made of it, by collection."""
+    """A new or a replaced photo, its file's bytes being ``data``; ``about`` is as :class:`Photo` has it, and ``items``
+    are what the model of ``fingerprint`` made of it, by collection."""
 
-    photo: Photo
+    id: str
+    data: bytes
+    about: dict[str, Any]
     fingerprint: str
     items: dict[str, list[Item]]
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -231,9 +241,14 @@ class LibraryReader:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         try:
-            connection = self._idle.pop() if self._idle else _open(self.directory / LIBRARY, "ro")
-            yield connection
-            self._idle.append(connection)
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = _open(self.directory / LIBRARY, "ro")
+            try:
+                yield connection
+            finally:
+                self._idle.append(connection)
         except sqlite3.Error as error:
             raise ArtifactError(f"{self.directory / LIBRARY} cannot be read: {error}") from error
 
@@ -266,37 +281,19 @@ class Library(LibraryReader):
             self._lock.close()
             raise ArtifactError(f"{directory / LIBRARY} cannot be written: {error}") from error
         self._over: deque[tuple[float, str, int, str | None]] = deque()
+        self._files = ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="photo-file")
         self._sweep()
 
     def close(self) -> None:
         super().close()
+        self._files.shutdown()
         self._writer.close()
         self._lock.close()
 
-    def keep(self, data: bytes) -> str:
-        """Put a photo's file on the disk; returns its sha256. Nothing refers to it yet."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self.file(sha256)
-        if path.exists():
-            return sha256
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                try:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
-            sync_directory(path.parent)
-        except OSError as error:
-            raise _refused(f"{path} cannot be written", error) from error
-        return sha256
-
     def commit(self, changes: Sequence[Change]) -> list[int | None]:
         """Record changes, all or none. The number of each; None for one that had nothing to change."""
+        # Files first, so that no row ever lacks one. Nothing else removes files meanwhile: this is the one writer.
+        list(self._files.map(self._keep, (change for change in changes if isinstance(change, Put))))
         numbers: list[int | None] = []
         over: list[tuple[float, str, int, str | None]] = []
         try:
@@ -310,8 +307,29 @@ class Library(LibraryReader):
             self._forget(time.monotonic() - _GRACE_SECONDS)
         return numbers
 
+    def _keep(self, put: Put) -> None:
+        """Put a photo's file on the disk."""
+        path = self.file(put.sha256)
+        if path.exists():
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                try:
+                    file.write(put.data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(path)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
+            for folder in (path.parent, path.parent.parent):
+                sync_directory(folder)
+        except OSError as error:
+            raise _refused(f"{path} cannot be written", error) from error
+
     def _apply(self, change: Change, over: list[tuple[float, str, int, str | None]]) -> int | None:
-        photo = change.photo.id if isinstance(change, Put) else change.id
+        photo = change.id
         before = self._writer.execute("SELECT seq, sha256 FROM photos WHERE id = ?", (photo,)).fetchone()
         if isinstance(change, Embedded):
             if before is None or before[0] != change.seq:
@@ -321,7 +339,7 @@ class Library(LibraryReader):
         elif before is not None:
             over.append((time.monotonic(), photo, before[0], before[1]))
         seq = int(self._writer.execute("SELECT coalesce(max(seq), 0) + 1 FROM photos").fetchone()[0])
-        row = (change.photo.sha256, _json(change.photo.about)) if isinstance(change, Put) else (None, None)
+        row = (change.sha256, json.dumps(change.about, ensure_ascii=False)) if isinstance(change, Put) else (None, None)
         if isinstance(change, Embedded):
             # It is news of the same photo; what other models made of it stays good.
             self._writer.execute("UPDATE photos SET seq = ? WHERE id = ?", (seq, photo))
@@ -379,10 +397,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _refused(what: str, error: Exception) -> ArtifactError:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
 from shared.collections import LIBRARIES, IndexDirectory, Item, Library
-from shared.collections.library import Photo as Kept
 from shared.collections.library import Put, Remove
 from shared.engines import open_engine
 from shared.engines.images import pixels
@@ -287,7 +286,7 @@ def put_in(bench: Bench, library: Library, image_id: str, shape: str, *captions:
         engine = open_engine(bench.store.path("model", MODEL))
         made = engine.embed_images(pixels(data, engine.manifest.preprocessing)[None])
         items = {"images": [Item(image_id, {"name": "put.png"}, made.embedding[0], made.tokens[0])]}
-    change = Put(Kept(image_id, library.keep(data), about), bench.store.model(MODEL).fingerprint, items)
+    change = Put(image_id, data, about, bench.store.model(MODEL).fingerprint, items)
     library.commit([change])
 
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.artifacts import ArtifactError, ModelManifest
 from shared.collections import IndexDirectory, Library, LibraryReader
-from shared.collections.library import Embedded, FullError, Photo, Put, Remove
+from shared.collections.library import Embedded, FullError, Put, Remove
 from tests.support.small import DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
 
 
@@ -29,8 +29,7 @@ def library(tmp_path: Path) -> Iterator[Library]:
     library.close()
 
 
-def put(library: Library, model: ModelManifest, photo: str, content: str, captions: int = 1) -> Put:
-    sha256 = library.keep(content.encode())
+def put(model: ModelManifest, photo: str, content: str, captions: int = 1) -> Put:
     made = {
         "images": [item(f"{photo} {content}", name=photo)],
         "captions": [item(f"{photo} {content} {n}", caption=content, image_id=photo) for n in range(captions)],
@@ -43,7 +42,7 @@ def put(library: Library, model: ModelManifest, photo: str, content: str, captio
         ]
         for collection, some in made.items()
     }
-    return Put(Photo(photo, sha256, {"name": photo}), model.fingerprint, items)
+    return Put(photo, content.encode(), {"name": photo}, model.fingerprint, items)
 
 
 def opened(tmp_path: Path, library: LibraryReader) -> IndexDirectory:
@@ -65,7 +64,7 @@ def found(index: IndexDirectory, name: str) -> set[str]:
 def test_what_is_committed_can_be_found_and_is_there_after_a_restart(
     tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
 ) -> None:
-    change = put(library, model, "mine", "a red kite", captions=2)
+    change = put(model, "mine", "a red kite", captions=2)
     (seq,) = library.commit([change])
     before = (len(index.images), len(index.captions))
     index.refresh()
@@ -83,7 +82,7 @@ def test_a_photo_of_the_index_is_replaced_and_removed(
     index: IndexDirectory, library: Library, model: ModelManifest
 ) -> None:
     first, second = index.images.snapshot.ids[:2]
-    library.commit([put(library, model, first, "another"), Remove(second)])
+    library.commit([put(model, first, "another"), Remove(second)])
     index.refresh()
     assert found(index, "images") == set(index.images.snapshot.ids)
     assert second not in found(index, "images")
@@ -96,7 +95,7 @@ def test_a_photo_of_the_index_is_replaced_and_removed(
 def test_who_is_reading_what_is_being_removed_can_finish(
     index: IndexDirectory, library: Library, model: ModelManifest
 ) -> None:
-    library.commit([put(library, model, "mine", "first")])
+    library.commit([put(model, "mine", "first")])
     index.refresh()
     library.commit([Remove("mine")])
     index.refresh()
@@ -107,7 +106,7 @@ def test_who_is_reading_what_is_being_removed_can_finish(
 def test_nothing_changes_by_removing_twice_or_removing_what_another_model_has_seen_too_late(
     library: Library, model: ModelManifest
 ) -> None:
-    change = put(library, model, "mine", "first")
+    change = put(model, "mine", "first")
     assert library.commit([change, Remove("mine"), Remove("mine")]) == [1, 2, None]
     late = Embedded("mine", 1, "other", change.items)
     assert library.commit([late]) == [None]
@@ -118,7 +117,7 @@ def test_a_photo_that_a_model_has_not_seen_is_pending_until_it_has(
     tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
 ) -> None:
     other = write_model(tmp_path / "other", weights=b"two")
-    change = put(library, other, "mine", "a red kite")
+    change = put(other, "mine", "a red kite")
     library.commit([change])
     index.refresh()
     assert index.pending == {"mine": 1}
@@ -136,28 +135,30 @@ def test_a_library_has_one_writer(library: Library) -> None:
 
 
 def test_files_that_nothing_refers_to_are_gone_after_the_next_start(library: Library, model: ModelManifest) -> None:
-    library.commit([put(library, model, "mine", "first")])
-    library.commit([put(library, model, "mine", "second")])
-    never = library.keep(b"never committed")
+    library.commit([put(model, "mine", "first")])
+    library.commit([put(model, "mine", "second")])
     directory = library.directory
+    never = library.file("ab" * 32)
+    never.parent.mkdir(parents=True)
+    never.write_bytes(b"never committed")
     library.close()
     again = Library(directory)
-    assert not again.file(never).exists()
+    assert not never.exists()
     assert not again.file(hashlib.sha256(b"first").hexdigest()).exists()
     assert again.file(hashlib.sha256(b"second").hexdigest()).exists()
     again.close()
 
 
 def test_a_full_disk_refuses_and_changes_nothing(library: Library, model: ModelManifest) -> None:
-    library.commit([put(library, model, "mine", "first")])
+    library.commit([put(model, "mine", "first")])
     with files_of_at_most(50_000):
         with pytest.raises((FullError, ArtifactError), match="cannot be written"):
-            library.keep(b"x" * 100_000)
-        many = [put(library, model, f"{n}", f"{n}", captions=5) for n in range(300)]
+            library.commit([put(model, "large", "x" * 100_000)])
+        many = [put(model, f"{n}", f"{n}", captions=5) for n in range(300)]
         with pytest.raises(ArtifactError, match="cannot be written"):
             library.commit(many)
     assert library.revision() == 1
-    assert library.commit([put(library, model, "more", "second")]) == [2]
+    assert library.commit([put(model, "more", "second")]) == [2]
 
 
 class Machine(RuleBasedStateMachine):
@@ -180,7 +181,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(one=ids, content=st.sampled_from(["x", "y", "z"]))
     def put(self, one: str, content: str) -> None:
-        self.library.commit([put(self.library, self.model, one, content)])
+        self.library.commit([put(self.model, one, content)])
         self.expected[one] = content
 
     @rule(place=st.integers(0, 2), content=st.sampled_from(["x", "y"]))
