@@ -9,6 +9,7 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.routing import APIRoute
 from pydantic import StringConstraints
 
+from services.gateway.access import REFUSALS, needs
 from services.gateway.collection import NewImage
 from services.gateway.documents import described
 from services.gateway.settings import GatewaySettings
@@ -21,6 +22,7 @@ Caption = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, 
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
 _ALWAYS = {
+    **REFUSALS,
     "overloaded": "256 changes wait to be written; try again",
     "neighbour_unavailable": "the index at http://127.0.0.1:8002 does not answer: start it, or correct its URL",
 }
@@ -67,7 +69,13 @@ def collection_routes(settings: GatewaySettings, route_class: type[APIRoute]) ->
         response.status_code = 201 if changed.status == "created" else 200
         return changed
 
-    @router.post("", summary="Add a photo", status_code=201, responses={200: {"model": ChangedImage}, **refusals})
+    @router.post(
+        "",
+        summary="Add a photo",
+        status_code=201,
+        dependencies=[needs("write")],
+        responses={200: {"model": ChangedImage}, **refusals},
+    )
     async def add(
         gateway: Connected,
         response: Response,
@@ -84,6 +92,7 @@ def collection_routes(settings: GatewaySettings, route_class: type[APIRoute]) ->
     @router.put(
         "/{image_id}",
         summary="Add a photo under an id of yours, or replace it",
+        dependencies=[needs("write")],
         responses={201: {"model": ChangedImage}, **refusals},
     )
     async def put(
@@ -101,12 +110,20 @@ def collection_routes(settings: GatewaySettings, route_class: type[APIRoute]) ->
 
     not_found = described(not_found="there is no image 'beach-1'", **_ALWAYS)
 
-    @router.delete("/{image_id}", summary="Remove a photo", status_code=204, responses={**not_found, **refusals})
+    @router.delete(
+        "/{image_id}",
+        summary="Remove a photo",
+        status_code=204,
+        dependencies=[needs("write")],
+        responses={**not_found, **refusals},
+    )
     async def remove(gateway: Connected, image_id: str) -> None:
         """With its captions. It stays away when the index is built anew from the folder that it came from."""
         await gateway.collection.remove(image_id)
 
-    @router.get("", summary="The photos of the collection", responses=described(**_ALWAYS))
+    @router.get(
+        "", summary="The photos of the collection", dependencies=[needs("read")], responses=described(**_ALWAYS)
+    )
     async def page(
         gateway: Connected,
         after: Annotated[str, Query(max_length=128, description="`next` of the page before.")] = "",
@@ -115,7 +132,7 @@ def collection_routes(settings: GatewaySettings, route_class: type[APIRoute]) ->
         """By id."""
         return await gateway.collection.page(after, limit)
 
-    @router.get("/{image_id}", summary="What is known of a photo", responses=not_found)
+    @router.get("/{image_id}", summary="What is known of a photo", dependencies=[needs("read")], responses=not_found)
     async def about(gateway: Connected, image_id: str) -> StoredImage:
         return await gateway.collection.about(image_id)
 
