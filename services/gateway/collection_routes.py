@@ -122,7 +122,10 @@ def collection_routes(settings: GatewaySettings, route_class: type[APIRoute]) ->
         await gateway.collection.remove(image_id)
 
     @router.get(
-        "", summary="The photos of the collection", dependencies=[needs("read")], responses=described(**_ALWAYS)
+        "",
+        summary="The photos of the collection",
+        dependencies=[needs("read")],
+        responses=described(invalid_request="limit: Input should be greater than or equal to 1, not '0'", **_ALWAYS),
     )
     async def page(
         gateway: Connected,
