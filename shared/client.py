@@ -126,19 +126,22 @@ def _content(response: httpx.Response) -> bytes:
 
 
 def _text_to_image(
-    text: str, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff
+    text: str, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff, tags: Sequence[str]
 ) -> _Call[TextToImageResponse]:
     # Sent as (None, value) parts, which is how httpx spells a multipart field that is not a file.
     fields = {"text": text, **_options(k, model_type, min_score, cutoff)}
-    parts = {name: (None, value) for name, value in fields.items()}
+    parts = [(name, (None, value)) for name, value in [*fields.items(), *(("tag", tag) for tag in tags)]]
     return _Call("POST", "/text-to-image", _json(TextToImageResponse), {"files": parts})
 
 
 def _image_to_text(
-    image: bytes | Path, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff
+    image: bytes | Path, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff, tags: Sequence[str]
 ) -> _Call[ImageToTextResponse]:
     name, data = (image.name, image.read_bytes()) if isinstance(image, Path) else ("image", image)
-    options = {"files": {"image": (name, data)}, "data": _options(k, model_type, min_score, cutoff)}
+    options = {
+        "files": {"image": (name, data)},
+        "data": {**_options(k, model_type, min_score, cutoff), "tag": list(tags)},
+    }
     return _Call("POST", "/image-to-text", _json(ImageToTextResponse), options)
 
 
@@ -234,13 +237,14 @@ class Client:
         *,
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
+        tags: Sequence[str] = (),
     ) -> TextToImageResponse:
         """The ``k`` photos that match ``text`` best; ``model_type`` "cross" reranks them by cross-attention.
 
         Without those that are a match with a probability under ``min_score``, and with ``cutoff`` "auto" only as far as
-        the list has the highest expected F1.
+        the list has the highest expected F1. ``tags`` leave only what has all of them.
         """
-        return self._ask(_text_to_image(text, k, model_type, min_score, cutoff))
+        return self._ask(_text_to_image(text, k, model_type, min_score, cutoff, tags))
 
     def image_to_text(
         self,
@@ -250,9 +254,10 @@ class Client:
         *,
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
+        tags: Sequence[str] = (),
     ) -> ImageToTextResponse:
         """The ``k`` captions that match a picture best, cut like photos. ``image`` is an image file, or its bytes."""
-        return self._ask(_image_to_text(image, k, model_type, min_score, cutoff))
+        return self._ask(_image_to_text(image, k, model_type, min_score, cutoff, tags))
 
     def image(self, image_id: str) -> bytes:
         """A photo of the collection, as its file is."""
@@ -353,8 +358,9 @@ class AsyncClient:
         *,
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
+        tags: Sequence[str] = (),
     ) -> TextToImageResponse:
-        return await self._ask(_text_to_image(text, k, model_type, min_score, cutoff))
+        return await self._ask(_text_to_image(text, k, model_type, min_score, cutoff, tags))
 
     async def image_to_text(
         self,
@@ -364,8 +370,9 @@ class AsyncClient:
         *,
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
+        tags: Sequence[str] = (),
     ) -> ImageToTextResponse:
-        return await self._ask(await asyncio.to_thread(_image_to_text, image, k, model_type, min_score, cutoff))
+        return await self._ask(await asyncio.to_thread(_image_to_text, image, k, model_type, min_score, cutoff, tags))
 
     async def image(self, image_id: str) -> bytes:
         return await self._ask(_image(image_id))

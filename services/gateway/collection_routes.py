@@ -12,6 +12,7 @@ from pydantic import StringConstraints
 from services.gateway.access import REFUSALS, needs
 from services.gateway.collection import NewImage
 from services.gateway.documents import described
+from services.gateway.routes import Tag
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import Connected
 from shared.problems import Problem
@@ -19,7 +20,6 @@ from shared.schemas import ChangedImage, ImagesPage, StoredImage
 
 _MOST_METADATA = 16_384
 Caption = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
 _ALWAYS = {
     **REFUSALS,

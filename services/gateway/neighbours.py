@@ -247,14 +247,21 @@ class Index(Neighbour):
         return await self._status(IndexStatus)
 
     async def search(
-        self, collection: Collection, vector: npt.NDArray[np.float32], k: int, ref: str, *, with_tokens: bool
+        self,
+        collection: Collection,
+        vector: npt.NDArray[np.float32],
+        k: int,
+        ref: str,
+        *,
+        with_tokens: bool,
+        tags: Sequence[str] = (),
     ) -> Candidates:
-        """The ``k`` items nearest to ``vector`` (D,), or all when there are fewer."""
+        """The ``k`` items nearest to ``vector`` (D,) of those with all the ``tags``, or all when there are fewer."""
         answer = await self._ask(
             "POST",
             "/search",
             self._search_seconds,
-            params={"index": ref, "collection": collection, "k": k, "tokens": with_tokens},
+            params={"index": ref, "collection": collection, "k": k, "tokens": with_tokens, "tag": tags},
             data=wire.pack({"queries": vector[None]}),
             headers={"Content-Type": wire.MEDIA_TYPE},
         )
@@ -343,5 +350,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _parameter(value: Any) -> str:
+def _parameter(value: Any) -> str | list[str]:
+    if isinstance(value, list | tuple):
+        return [str(one) for one in value]
     return str(value).lower() if isinstance(value, bool) else str(value)

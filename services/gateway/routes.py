@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Header, Response, UploadFile
 from fastapi.routing import APIRoute
+from pydantic import StringConstraints
 
 from services.gateway.access import REFUSALS, needs
 from services.gateway.documents import described
@@ -44,6 +45,8 @@ _CUTOFF = Form(
     description="With `auto` the list ends where its expected F1 is highest, judged by the scores of the `k` best. "
     "The best one is always kept: what is cut is a tail.",
 )
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+_TAGS = Form(default_factory=list, media_type=_MULTIPART, max_length=20, description="Only what has all these tags.")
 _ALWAYS = {
     **REFUSALS,
     "overloaded": "256 requests are being worked on; ask again in a second",
@@ -87,6 +90,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         k: int = k_field,
         min_score: float = _MIN_SCORE,
         cutoff: Cutoff = _CUTOFF,
+        tag: list[Tag] = _TAGS,
     ) -> TextToImageResponse:
         """Photos of the collection, best match first.
 
@@ -99,7 +103,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         words = text.strip()
         if not words:
             raise Problem("invalid-request", f"text is blank ({text[:20]!r}): write what the photo should show")
-        answer = await gateway.search.answer(Query(words), model_type, k, Cut(min_score, cutoff))
+        answer = await gateway.search.answer(Query(words, tuple(tag)), model_type, k, Cut(min_score, cutoff))
         results = [
             ImageResult(
                 image_path=f"/images/{hit.item['id']}",
@@ -131,6 +135,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         k: int = k_field,
         min_score: float = _MIN_SCORE,
         cutoff: Cutoff = _CUTOFF,
+        tag: list[Tag] = _TAGS,
     ) -> ImageToTextResponse:
         """Captions of the collection, best match first; of captions with the same words only one.
 
@@ -145,7 +150,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
                 "body-too-large",
                 f"{name!r} has {len(data):,} bytes, the limit is {settings.max_upload_bytes:,}: send a smaller picture",
             )
-        answer = await gateway.search.answer(Query(data), model_type, k, Cut(min_score, cutoff))
+        answer = await gateway.search.answer(Query(data, tuple(tag)), model_type, k, Cut(min_score, cutoff))
         results = [
             CaptionResult(
                 caption=hit.item["caption"],

@@ -30,9 +30,10 @@ _MOST_CANDIDATES = 10_000
 
 @dataclass(frozen=True)
 class Query:
-    """A text, or the bytes of an image file, and what it is searched in."""
+    """A text, or the bytes of an image file, and what it is searched in: what has all the ``tags``."""
 
     content: str | bytes
+    tags: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:
@@ -105,7 +106,8 @@ class Search:
         if model_type == "cross" and not pair.model.has_reranker:
             plain = await self._by(pair, query, "dual", k)
             return Answer(_without_reranker(plain.ranking, "no-reranker"), plain.cached, plain.milliseconds)
-        key = f"{pair.key}:{query.digest}:{model_type}:{k}"
+        tags = hashlib.sha256("\0".join(sorted(query.tags)).encode()).hexdigest() if query.tags else ""
+        key = f"{pair.key}:{query.digest}:{model_type}:{k}:{tags}"
         timings = Timings()
         with timings.stage("cache"):
             stored = _stored(await self._cache.get("results", key))
@@ -120,7 +122,7 @@ class Search:
         embedding = await self._embed(pair, query, rerank, timings)
         depth = max(k, self._rerank_depth) if rerank else k
         with timings.stage("search"):
-            found = await self._candidates(pair, query.collection, embedding, depth, rerank)
+            found = await self._candidates(pair, query, embedding, depth, rerank)
         order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
         degraded = None
         if embedding.tokens is not None and rerank and found.items:
@@ -163,13 +165,13 @@ class Search:
         return embedding
 
     async def _candidates(
-        self, pair: Pair, collection: Collection, embedding: Embedding, depth: int, with_tokens: bool
+        self, pair: Pair, query: Query, embedding: Embedding, depth: int, with_tokens: bool
     ) -> Candidates:
         """The ``depth`` nearest items. Of captions with the same words only the first counts, as one answer."""
-        asked = depth
+        asked, collection = depth, query.collection
         while True:
             found = await self._index.search(
-                collection, embedding.vector, asked, pair.index.ref, with_tokens=with_tokens
+                collection, embedding.vector, asked, pair.index.ref, with_tokens=with_tokens, tags=query.tags
             )
             rows = list(_first_of_each(found.items, "caption")) if collection == "captions" else range(len(found.items))
             if len(rows) >= depth or len(found.items) < asked or asked == _MOST_CANDIDATES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,6 +86,7 @@ def create(settings: IndexSettings) -> FastAPI:
         k: Annotated[int, Query(ge=1)],
         index: IndexRef = None,
         with_tokens: Annotated[bool, Query(alias="tokens")] = False,
+        tag: Annotated[list[str] | None, Query(description="Only items that have all these tags.")] = None,
     ) -> Response:
         ref, found = watcher.get(index)
         try:
@@ -103,7 +104,9 @@ def create(settings: IndexSettings) -> FastAPI:
             )
         with SEARCH.labels(collection).time():
             try:
-                answer = await asyncio.to_thread(_search, found.collection(collection), queries, k, with_tokens)
+                answer = await asyncio.to_thread(
+                    _search, found.collection(collection), queries, k, tag or (), with_tokens
+                )
             except ValueError as error:
                 raise Problem("invalid-request", str(error)) from error
         meta = {"index": ref, "fingerprint": found.manifest.fingerprint, "items": answer[1]}
@@ -144,10 +147,10 @@ def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, wri
 
 
 def _search(
-    collection: Collection, queries: wire.Array, k: int, with_tokens: bool
+    collection: Collection, queries: wire.Array, k: int, tags: Sequence[str], with_tokens: bool
 ) -> tuple[dict[str, wire.Array], list[list[dict[str, Any]]]]:
     """Tensors of the answer, and each query's items."""
-    scores, ids = collection.search(queries, k)
+    scores, ids = collection.search(queries, k, tags)
     tensors: dict[str, wire.Array] = {"scores": scores}
     if with_tokens:
         tensors |= tokens.to_tensors([found for line in ids for found in collection.tokens(line)])

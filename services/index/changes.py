@@ -108,7 +108,9 @@ def _items(
         vectors = wire.require(tensors, "captions_embedding", np.float32, len(said.captions), dim)
         words = tokens.from_tensors(tensors, "captions_", token_dim)
         for n, (caption, one, feature) in enumerate(zip(said.captions, vectors, words, strict=True)):
-            made["captions"].append(Item(f"{image_id}-{n}", {"caption": caption, "image_id": image_id}, one, feature))
+            made["captions"].append(
+                Item(f"{image_id}-{n}", {"caption": caption, "image_id": image_id, "tags": said.tags}, one, feature)
+            )
     for some in made.values():
         for item in some:
             items.check(item, dim, token_dim)

@@ -35,6 +35,7 @@ class Collection:
         weakref.finalize(self, _close, self._idle)  # once nobody is reading any more
         with self._connection() as connection:
             ids, vectors = items.vectors(connection, name, manifest.embedding_dim)
+            self._tagged = items.tags(connection, name)
         if len(ids) != manifest.collections.get(name):
             raise ArtifactError(f"{path} has {len(ids)} {name}, its manifest says {manifest.collections.get(name)}")
         self.snapshot = Snapshot(ids, vectors)
@@ -46,11 +47,24 @@ class Collection:
     def __len__(self) -> int:
         return len(self.snapshot)
 
-    def search(self, queries: Float32, k: int, among: Bool | None = None) -> tuple[Float32, list[list[str]]]:
-        """Cosines (B, k') and ids of each query's best ``k' = min(k, n)``. Raises as :class:`Snapshot` does."""
+    def search(self, queries: Float32, k: int, tags: Sequence[str] = ()) -> tuple[Float32, list[list[str]]]:
+        """Cosines (B, k') and ids of each query's best ``k' = min(k, n)`` of the n items that have all the ``tags``.
+
+        Raises as :class:`Snapshot` does.
+        """
         snapshot = self.snapshot
-        scores, rows = snapshot.search(queries, k, among)
+        scores, rows = snapshot.search(queries, k, self._with(tags, snapshot.rows) if tags else None)
         return scores, [[snapshot.id(row) for row in line] for line in rows]
+
+    def _with(self, tags: Sequence[str], rows: int) -> Bool:
+        """(rows,), true where an item has all the tags."""
+        among = np.ones(rows, np.bool_)
+        for tag in tags:
+            tagged = np.array(self._tagged.get(tag, ()), np.int64)
+            mask = np.zeros(rows, np.bool_)
+            mask[tagged[tagged < rows]] = True
+            among &= mask
+        return among
 
     def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """In the order of ``ids``. Raises KeyError for an id that does not exist."""
@@ -108,6 +122,8 @@ class Collection:
         for place, (photo, row) in enumerate(added):
             self._numbers[row.id] = row.number
             self._rows[photo].append(first + place)
+            for tag in row.tags:
+                self._tagged.setdefault(tag, []).append(first + place)
         vectors = np.stack([row.vector for _, row in added]) if added else np.empty((0, self._dim), np.float32)
         if added or removed:
             self.snapshot = self.snapshot.changed([row.id for _, row in added], vectors, removed)

@@ -124,6 +124,16 @@ def tokens(connection: sqlite3.Connection, collection: str, ids: Sequence[str], 
     return [found[item_id] for item_id in ids]
 
 
+def tags(connection: sqlite3.Connection, collection: str) -> dict[str, list[int]]:
+    """Which of the rows of :func:`vectors` have a tag."""
+    found: dict[str, list[int]] = {}
+    statement = "SELECT json_extract(metadata, '$.tags') FROM items WHERE collection = ? ORDER BY number"
+    for row, (own,) in enumerate(connection.execute(statement, (collection,))):
+        for tag in json.loads(own) if own else ():
+            found.setdefault(tag, []).append(row)
+    return found
+
+
 def page(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
     """Ids of the photos that follow ``after``, in order."""
     statement = "SELECT id FROM items WHERE collection = 'images' AND id > ? ORDER BY id LIMIT ?"

@@ -119,6 +119,7 @@ class Row:
     collection: str
     id: str
     vector: Float32
+    tags: list[str]
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,14 @@ class LibraryReader:
 
     def _rows(self, connection: sqlite3.Connection, photo: str, seq: int, fingerprint: str, dim: int) -> list[Row]:
         found = connection.execute(
-            "SELECT number, collection, id, vector FROM items WHERE photo = ? AND fingerprint = ? AND seq = ? "
-            "ORDER BY number",
+            "SELECT number, collection, id, vector, json_extract(metadata, '$.tags') FROM items "
+            "WHERE photo = ? AND fingerprint = ? AND seq = ? ORDER BY number",
             (photo, fingerprint, seq),
         )
-        rows = [Row(number, name, item, np.frombuffer(blob, np.float32)) for number, name, item, blob in found]
+        rows = [
+            Row(number, name, item, np.frombuffer(blob, np.float32), json.loads(tags) if tags else [])
+            for number, name, item, blob, tags in found
+        ]
         if any(len(row.vector) != dim for row in rows):
             raise ArtifactError(f"{self.directory / LIBRARY}: photo {photo} has vectors of another length than {dim}")
         return rows

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from diptych.cli import app
 from shared.artifacts import ArtifactStore
 from shared.client import Client
+from shared.schemas import ModelType
 from tests.support.stack import Stack
 from tests.support.store import MODELS, Prepared
 from tests.support.waiting import wait_for
@@ -206,3 +207,23 @@ def test_a_folder_is_added_from_the_command_line_and_errors_are_told_by_file(
     gone = CliRunner().invoke(app, ["collection", "remove", *ids, "nobody", "--gateway", stack.url("gateway")])
     assert (gone.exit_code, "3 removed" in gone.output, "there is no photo nobody" in gone.output) == (1, True, True)
     assert not [image for image in client.images() if image.tags == ["plain"]]
+
+
+@pytest.mark.parametrize("model_type", ["dual", "cross"])
+def test_tags_narrow_a_search_and_as_many_are_found_as_there_are(
+    client: Client, http: httpx.Client, tmp_path: Path, model_type: ModelType
+) -> None:
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (30, 30), (40 * number, 10, 99)).save(path)
+        put(http, path, f"tagged-{number}", caption=f"plain {number}", tag=["plain", f"{number % 2}"])
+    for tags, expected in ((["plain"], range(6)), (["plain", "1"], (1, 3, 5)), (["plain", "none"], ())):
+        found = client.text_to_image("anything at all", 5, model_type, tags=tags).results
+        assert len(found) == min(5, len(expected))
+        assert {one.image_id for one in found} <= {f"tagged-{number}" for number in expected}
+        captions = client.image_to_text(path, 10, model_type, tags=tags).results
+        assert {one.caption for one in captions} == {f"plain {number}" for number in expected}
+    assert len(client.text_to_image("anything at all", 5, model_type).results) == 5
+    for number in range(6):
+        client.remove_image(f"tagged-{number}")
+    assert client.text_to_image("anything at all", 5, model_type, tags=["plain"]).results == []
