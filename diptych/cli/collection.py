@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from diptych.cli.common import console, extra, tell, told_plainly
+from diptych.cli.common import DEFAULT_STORE, StoreOption, console, extra, tell, told_plainly
 
 if TYPE_CHECKING:
     from shared.client import Client
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Add photos to what is being searched, or remove them.", no_args_is_help=True)
 
 Gateway = Annotated[str, typer.Option(envvar="DIPTYCH_GATEWAY", help="The gateway to ask.")]
+Name = Annotated[str | None, typer.Option(help="The index's name (default: that of the one being served).")]
 _DEFAULT = "http://127.0.0.1:8000"
 _SHOWN = 20
 
@@ -85,6 +86,52 @@ def list_(gateway: Gateway = _DEFAULT) -> None:
         for image in client.images():
             table.add_row(image.id, image.name, "\n".join(image.captions), ", ".join(image.tags))
     console.print(table)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A new folder.")], name: Name = None, store: StoreOption = DEFAULT_STORE
+) -> None:
+    """Copy what was put in, as it is now, while it is being served."""
+    from rich.progress import Progress
+
+    with extra("serve"):
+        from shared.artifacts import ArtifactError
+        from shared.collections.backup import backup as copy
+    with told_plainly(ArtifactError, OSError), Progress(console=console, transient=True) as progress:
+        task = progress.add_task("photos")
+        count = copy(_library(name, store), target, lambda done, of: progress.update(task, completed=done, total=of))
+    console.print(f"{count:,} photos are in {target}", highlight=False)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A folder that `diptych collection backup` made.")],
+    name: Name = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Go back to a copy, with the services stopped. What was put in since is removed; a copy of that stays beside."""
+    from rich.progress import Progress
+
+    with extra("serve"):
+        from shared.artifacts import ArtifactError
+        from shared.collections.backup import restore as put_back
+    with told_plainly(ArtifactError, OSError), Progress(console=console, transient=True) as progress:
+        task, library = progress.add_task("photos"), _library(name, store)
+        count = put_back(source, library, lambda done, of: progress.update(task, completed=done, total=of))
+    console.print(f"{count:,} photos are back; what was there before is in {library}.before", highlight=False)
+
+
+def _library(name: str | None, store: Path) -> Path:
+    from shared.artifacts import ArtifactError, ArtifactStore, Ref
+    from shared.collections import LIBRARIES
+
+    if name is None:
+        current = ArtifactStore(store).current()
+        if current is None or current.index is None:
+            raise ArtifactError(f"nothing is indexed in {store}: give the collection's --name")
+        name = Ref.parse(current.index).name
+    return store / LIBRARIES / name
 
 
 def _images(path: Path) -> list[CaptionedImage]:

@@ -119,10 +119,10 @@ class Writer:
                     one.done.exception()
 
     def _commit(self, name: str, changes: list[Change]) -> list[int | None]:
-        numbers = self.library(name).commit(changes)
-        for index in list(self._open):
-            if index.manifest.name == name:
-                index.refresh()
+        following = [index for index in list(self._open) if index.manifest.name == name]
+        numbers = self.library(name).commit(changes, after=max(index.manifest.library_seq for index in following))
+        for index in following:
+            index.refresh()
         return numbers
 
 

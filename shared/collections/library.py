@@ -294,8 +294,12 @@ class Library(LibraryReader):
         self._writer.close()
         self._lock.close()
 
-    def commit(self, changes: Sequence[Change]) -> list[int | None]:
-        """Record changes, all or none. The number of each; None for one that had nothing to change."""
+    def commit(self, changes: Sequence[Change], after: int = 0) -> list[int | None]:
+        """Record changes, all or none. The number of each, over ``after``; None for one that had nothing to change.
+
+        An index is told of changes over the number of the last that went into it: a library that was lost and begun
+        anew has to go on from there.
+        """
         # Files first, so that no row ever lacks one. Nothing else removes files meanwhile: this is the one writer.
         list(self._files.map(self._keep, (change for change in changes if isinstance(change, Put))))
         numbers: list[int | None] = []
@@ -303,7 +307,7 @@ class Library(LibraryReader):
         try:
             with _transaction(self._writer):
                 for change in changes:
-                    numbers.append(self._apply(change, over))
+                    numbers.append(self._apply(change, after, over))
         except (sqlite3.Error, OSError) as error:
             raise _refused(f"{self.directory} cannot be written", error) from error
         self._over.extend(over)
@@ -332,7 +336,7 @@ class Library(LibraryReader):
         except OSError as error:
             raise _refused(f"{path} cannot be written", error) from error
 
-    def _apply(self, change: Change, over: list[tuple[float, str, int, str | None]]) -> int | None:
+    def _apply(self, change: Change, after: int, over: list[tuple[float, str, int, str | None]]) -> int | None:
         photo = change.id
         before = self._writer.execute("SELECT seq, sha256 FROM photos WHERE id = ?", (photo,)).fetchone()
         if isinstance(change, Embedded):
@@ -342,7 +346,7 @@ class Library(LibraryReader):
             return None
         elif before is not None:
             over.append((time.monotonic(), photo, before[0], before[1]))
-        seq = int(self._writer.execute("SELECT coalesce(max(seq), 0) + 1 FROM photos").fetchone()[0])
+        seq = 1 + max(after, int(self._writer.execute("SELECT coalesce(max(seq), 0) FROM photos").fetchone()[0]))
         row = (change.sha256, json.dumps(change.about, ensure_ascii=False)) if isinstance(change, Put) else (None, None)
         if isinstance(change, Embedded):
             # It is news of the same photo; what other models made of it stays good.

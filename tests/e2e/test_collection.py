@@ -209,6 +209,16 @@ def test_a_folder_is_added_from_the_command_line_and_errors_are_told_by_file(
     assert not [image for image in client.images() if image.tags == ["plain"]]
 
 
+def test_a_backup_is_made_while_it_is_served(stack: Stack, http: httpx.Client, drawn: Path, tmp_path: Path) -> None:
+    put(http, drawn, "backed-up")
+    store = stack.store.root  # type: ignore[attr-defined]
+    command = ["collection", "backup", str(tmp_path / "copy"), "--store", str(store)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    refused = CliRunner().invoke(app, ["collection", "restore", str(tmp_path / "copy"), "--store", str(store)])
+    assert (refused.exit_code, "stop it first" in refused.output) == (1, True)
+    assert drawn.read_bytes() in [path.read_bytes() for path in (tmp_path / "copy").glob("photos/*/*")]
+
+
 @pytest.mark.parametrize("model_type", ["dual", "cross"])
 def test_tags_narrow_a_search_and_as_many_are_found_as_there_are(
     client: Client, http: httpx.Client, tmp_path: Path, model_type: ModelType

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.artifacts import ArtifactError, ModelManifest
 from shared.collections import IndexDirectory, Library, LibraryReader
+from shared.collections.backup import backup, restore
 from shared.collections.library import Embedded, FullError, Put, Remove
 from tests.support.small import DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
 
@@ -224,3 +225,49 @@ TestMachine = Machine.TestCase
 TestMachine.settings = settings(
     max_examples=15, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_a_library_begun_anew_goes_on_after_what_an_index_has_taken_in(library: Library, model: ModelManifest) -> None:
+    assert library.commit([put(model, "mine", "first")], after=7) == [8]
+    assert library.commit([put(model, "more", "second")], after=7) == [9]
+
+
+def test_a_backup_is_the_library_as_it_was_and_going_back_undoes_what_came_after(
+    tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
+) -> None:
+    base = set(index.images.snapshot.ids)
+    library.commit([put(model, "kept", "first"), put(model, "changed", "before"), Remove(min(base))])
+    assert backup(library.directory, tmp_path / "copy") == 2
+    library.commit([put(model, "changed", "after"), put(model, "new", "third"), Remove("kept")])
+    index.refresh()
+    with pytest.raises(ArtifactError, match="a service is writing to"):
+        restore(tmp_path / "copy", library.directory)
+    library.close()
+    assert restore(tmp_path / "copy", library.directory) == 2
+    for one in (index, opened(tmp_path, LibraryReader(library.directory))):
+        one.refresh()
+        assert found(one, "images") == base - {min(base)} | {"kept", "changed"}
+        assert one.content("changed") == b"before"
+    again = Library(library.directory)
+    assert again.commit([put(model, "later", "fourth")]) == [index.revision + 1]
+    again.close()
+
+
+@pytest.mark.parametrize("damage", ["no library", "a photo missing", "a photo altered"])
+def test_a_damaged_backup_is_refused_and_the_library_stays(
+    tmp_path: Path, library: Library, model: ModelManifest, damage: str
+) -> None:
+    library.commit([put(model, "mine", "first")])
+    backup(library.directory, tmp_path / "copy")
+    (photo,) = (tmp_path / "copy").glob("photos/*/*")
+    if damage == "no library":
+        (tmp_path / "copy" / "library.sqlite").unlink()
+    else:
+        photo.unlink()
+        if damage == "a photo altered":
+            photo.write_bytes(b"other")
+    library.close()
+    with pytest.raises(ArtifactError):
+        restore(tmp_path / "copy", library.directory)
+    assert LibraryReader(library.directory).photo("mine") is not None
+    assert not list(tmp_path.glob(".*partial"))
