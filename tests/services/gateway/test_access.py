@@ -112,24 +112,30 @@ def test_the_file_is_followed_and_a_bad_one_changes_nothing(file: Path) -> None:
     with gateway(file) as client, capture_logs() as logs:
         key = keyring.create(file, "web", ["read"])
 
+        def swap(content: bytes) -> None:
+            """At once, as an editor does: half a file would be another one to be refused."""
+            beside = file.with_name("beside")
+            beside.write_bytes(content)
+            beside.replace(file)
+
         def status() -> int:
             return client.get("/models", headers=bearer(key)).status_code
 
         wait_for(lambda: status() == 200, "the new key to be known")
         good = file.read_bytes()
         for bad in (b"{torn", b""):
-            file.write_bytes(bad)
+            swap(bad)
             wait_for(lambda: any(entry["event"] == "keys refused" for entry in logs), "the file to be refused")
             time.sleep(0.1)
             assert status() == 200
-            file.write_bytes(good)
+            swap(good)
             time.sleep(0.1)
             assert len([entry for entry in logs if entry["event"] == "keys refused"]) == 1  # not at every look
             logs.clear()
         file.unlink()
         wait_for(lambda: any(entry["event"] == "keys refused" for entry in logs), "the missing file to be noticed")
         assert status() == 200
-        file.write_bytes(good)
+        swap(good)
         keyring.revoke(file, "web")
         wait_for(lambda: status() == 401, "the key to be revoked")
     assert key not in str(logs)
