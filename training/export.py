@@ -210,6 +210,7 @@ def _export_graph(
     assert program is not None
     proto = program.model_proto
     _tidy(proto, output_names)
+    _cast_outright(proto)
     _point_into(proto, weights)
     onnx.save_model(proto, str(path))
     onnx.checker.check_model(str(path))
@@ -230,6 +231,21 @@ def _tidy(proto: onnx.ModelProto, output_names: list[str]) -> None:
     for value in graph.input:
         del value.metadata_props[:]
     del graph.metadata_props[:], proto.metadata_props[:]
+
+
+def _cast_outright(proto: onnx.ModelProto) -> None:
+    """Say what type each CastLike casts to.
+
+    ONNX Runtime finds out only after it has folded constants for the last time. The biases of convolutions hang on one,
+    so that these stayed apart from their norms and activations, and a photo took 2.7 times as long.
+    """
+    graph = proto.graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "CastLike" and node.input[1] in types:
+            node.op_type = "Cast"
+            node.attribute.append(helper.make_attribute("to", types[node.input.pop()]))
 
 
 def _point_into(proto: onnx.ModelProto, weights: Path) -> None:
