@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,12 @@ class TokenFeatures:
         safe = np.where(scales > 0, scales, np.float16(1)).astype(np.float32)
         codes = np.clip(np.rint(tokens / safe[:, None]), -127, 127).astype(np.int8)
         return TokenFeatures(codes, scales)
+
+    @staticmethod
+    def exact(tokens: npt.NDArray[np.floating]) -> TokenFeatures:
+        """Tokens (tokens, dim) with nothing lost, to measure what :meth:`quantise` costs. Their codes are float32,
+        which is neither stored nor sent."""
+        return TokenFeatures(cast(Any, tokens.astype(np.float32)), np.ones(len(tokens), np.float16))
 
     def dequantise(self) -> Float32:
         """(tokens, dim) float32."""

@@ -113,6 +113,32 @@ def failures(
 
 
 @app.command()
+def tokens(
+    context: typer.Context,
+    data: DataOption,
+    split: Annotated[Split, typer.Option()] = Split.dev,
+    depth: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's best are reranked.")] = 50,
+    artifact: ArtifactOption = None,
+    engine: EngineOption = "auto",
+    out: Out = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """What it costs that token features are stored in int8."""
+    with extra("train"):
+        from shared.tokens import TokenFeatures
+        from training import token_cost as job
+    with _told():
+        photos = load_split(data, split)
+        found = job.compare(_opened(artifact, store, engine, compact=TokenFeatures.exact), photos, depth, console)
+        for name in ("exact", "stored"):
+            console.print(
+                f"{name} tokens, {found[name]['bytes_a_photo']:,} bytes a photo: R@1 {found[name]['t2i']['r1']:.1f}"
+                f" text to image, {found[name]['i2t']['r1']:.1f} image to text"
+            )
+        _write(out, context, {"split": split.value, **found})
+
+
+@app.command()
 def dataset(context: typer.Context, data: DataOption, out: Out = None) -> None:
     """What can be counted in a data set."""
     with extra("train"):
@@ -148,12 +174,12 @@ def _told(*more: type[BaseException]) -> Any:
     return told_plainly(ArtifactError, DataError, ImageError, OSError, ValueError, *more)
 
 
-def _opened(artifact: Path | None, store: Path, engine: str) -> Engine:
+def _opened(artifact: Path | None, store: Path, engine: str, **options: Any) -> Engine:
     from diptych import shipped
     from shared.artifacts import ArtifactError
     from shared.engines import open_engine
 
-    loaded = open_engine(artifact or shipped.current_model(store), engine=engine)
+    loaded = open_engine(artifact or shipped.current_model(store), engine=engine, **options)
     if not loaded.manifest.has_reranker:
         raise ArtifactError(f"{loaded.manifest.ref} has no reranker, and this measures reranking: train one")
     return loaded

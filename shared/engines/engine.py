@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,6 +15,7 @@ from shared.tokens import TokenFeatures, pad
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+Compact = Callable[[Float32], TokenFeatures]
 
 # Pairs in one call of the reranker. More make no pair cheaper on a CPU, and each takes a megabyte.
 _PAIRS = 128
@@ -59,12 +60,20 @@ class TokensError(ValueError):
     """Tokens that this model gives to no text or no image."""
 
 
-def open_engine(directory: Path, *, engine: str = "auto", device: str = "auto", threads: int | None = None) -> Engine:
+def open_engine(
+    directory: Path,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    compact: Compact = TokenFeatures.quantise,
+) -> Engine:
     """Check an artifact's files and load it.
 
     ``engine``: onnx, torch, or auto (torch where there is a CUDA device). ``device``: cpu, cuda, cuda:N, or auto (CUDA
-    where there is one). ``threads`` bounds the cores that one call uses (None: all). Raises :class:`ArtifactError` for
-    a damaged artifact, ValueError for an engine that is unknown or a device that is not there.
+    where there is one). ``threads`` bounds the cores that one call uses (None: all). ``compact`` makes tokens small
+    enough to store. Raises :class:`ArtifactError` for a damaged artifact, ValueError for an engine that is unknown or a
+    device that is not there.
     """
     manifest = read_manifest(directory)
     if not isinstance(manifest, ModelManifest):
@@ -75,11 +84,11 @@ def open_engine(directory: Path, *, engine: str = "auto", device: str = "auto", 
     if engine == "onnx":
         from shared.engines.onnx_engine import OnnxEngine
 
-        return OnnxEngine(directory, device=device, threads=threads)
+        return OnnxEngine(directory, device=device, threads=threads, compact=compact)
     if engine == "torch":
         from shared.engines.torch_engine import TorchEngine
 
-        return TorchEngine(directory, device=device, threads=threads)
+        return TorchEngine(directory, device=device, threads=threads, compact=compact)
     raise ValueError(f"engine must be auto, onnx or torch, not {engine!r}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.artifacts import ArtifactError, ModelManifest, read_manifest
-from shared.engines.engine import Embedded, Float32, NoRerankerError, pair_batches
+from shared.engines.engine import Compact, Embedded, Float32, NoRerankerError, pair_batches
 from shared.engines.texts import TextTokenizer
 from shared.tokens import TokenFeatures
 
@@ -26,10 +26,18 @@ _PAIR = ("text_tokens", "text_mask", "image_tokens")
 class OnnxEngine:
     """An :class:`shared.engines.Engine` over the artifact's graphs."""
 
-    def __init__(self, directory: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        compact: Compact = TokenFeatures.quantise,
+    ) -> None:
         manifest = read_manifest(directory)
         assert isinstance(manifest, ModelManifest)
         self.manifest = manifest
+        self._compact = compact
         self.tokenizer = TextTokenizer(directory, manifest.tokenization)
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -55,13 +63,13 @@ class OnnxEngine:
 
     def embed_images(self, pixels: npt.NDArray[np.uint8]) -> Embedded:
         embedding, tokens = self._image.run(["embedding", "tokens"], {"pixels": pixels})
-        return Embedded(embedding, [TokenFeatures.quantise(item) for item in tokens])
+        return Embedded(embedding, [self._compact(item) for item in tokens])
 
     def embed_texts(self, texts: Sequence[str]) -> Embedded:
         ids, mask = self.tokenizer.encode(texts)
         feed = {"input_ids": ids, "attention_mask": mask}
         embedding, tokens = self._text.run(["embedding", "tokens"], feed)
-        return Embedded(embedding, [TokenFeatures.quantise(t[: m.sum()]) for t, m in zip(tokens, mask, strict=True)])
+        return Embedded(embedding, [self._compact(t[: m.sum()]) for t, m in zip(tokens, mask, strict=True)])
 
     def rerank(self, texts: Sequence[TokenFeatures], images: Sequence[TokenFeatures]) -> Float32:
         if self._reranker is None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from shared.artifacts import ModelManifest, read_manifest
-from shared.engines.engine import Embedded, Float32, NoRerankerError, pair_batches
+from shared.engines.engine import Compact, Embedded, Float32, NoRerankerError, pair_batches
 from shared.engines.texts import TextTokenizer
 from shared.models import load
 from shared.tokens import TokenFeatures
@@ -21,10 +21,18 @@ from shared.tokens import TokenFeatures
 class TorchEngine:
     """An :class:`shared.engines.Engine` over the torch modules."""
 
-    def __init__(self, directory: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        compact: Compact = TokenFeatures.quantise,
+    ) -> None:
         manifest = read_manifest(directory)
         assert isinstance(manifest, ModelManifest)
         self.manifest = manifest
+        self._compact = compact
         self.tokenizer = TextTokenizer(directory, manifest.tokenization)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,7 +50,7 @@ class TorchEngine:
     def embed_images(self, pixels: npt.NDArray[np.uint8]) -> Embedded:
         with self._inference():
             embedding, tokens = self._model.encode_image(torch.tensor(pixels, device=self._device))
-        return Embedded(_unit(embedding), [TokenFeatures.quantise(item) for item in _numpy(tokens)])
+        return Embedded(_unit(embedding), [self._compact(item) for item in _numpy(tokens)])
 
     def embed_texts(self, texts: Sequence[str]) -> Embedded:
         ids, mask = self.tokenizer.encode(texts)
@@ -51,7 +59,7 @@ class TorchEngine:
                 torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
             )
         items = zip(_numpy(tokens), mask, strict=True)
-        return Embedded(_unit(embedding), [TokenFeatures.quantise(t[: m.sum()]) for t, m in items])
+        return Embedded(_unit(embedding), [self._compact(t[: m.sum()]) for t, m in items])
 
     def rerank(self, texts: Sequence[TokenFeatures], images: Sequence[TokenFeatures]) -> Float32:
         if self._model.reranker is None:
