@@ -53,11 +53,15 @@ def export(
     scoring: Scoring | None = None,
     metrics: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    int8: bool = False,
 ) -> ModelManifest:
-    """Write a complete model artifact into ``directory``, an empty or new one. :func:`check_parity` is to follow."""
+    """Write a complete model artifact into ``directory``, an empty or new one. :func:`check_parity` is to follow.
+
+    With ``int8`` the towers' matrices and convolutions are stored as their tables always are.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     towers = model.towers.float().cpu().eval()
-    stored = _save(towers, directory / TOWERS)
+    stored = _save(towers, directory / TOWERS, int8=int8)
     size, text = towers.config.image.size, towers.config.text
     batch, length = Dim("batch", max=4096), Dim("length", max=text.max_length)
     ids = torch.ones(2, min(8, text.max_length), dtype=torch.int64)
@@ -162,17 +166,22 @@ def _export_reranker(reranker: Reranker, towers: DualEncoder, directory: Path) -
     )
 
 
-def _save(module: nn.Module, path: Path) -> Path:
-    """Matrices as float16, vectors as float32, embedding tables as int8 with one float16 scale a row."""
+def _save(module: nn.Module, path: Path, *, int8: bool = False) -> Path:
+    """Matrices as float16, vectors as float32, large embedding tables as int8 with one float16 scale a row.
+
+    With ``int8`` all that has rows is, a row being what makes one output; what is small enough to lie within a graph is
+    not.
+    """
     embeddings = {f"{name}.weight" for name, child in module.named_modules() if isinstance(child, nn.Embedding)}
     tensors: dict[str, Tensor] = {}
     for name, value in module.state_dict().items():
-        if name in embeddings and value.numel() > 1_000_000:
-            scale = (value.abs().amax(dim=1) / 127).clamp(min=1e-7).half()
-            tensors[name] = (value / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-            tensors[name + SCALE_SUFFIX] = scale
+        half = value.is_floating_point() and value.ndim > 1
+        if half and ((int8 and value.nbytes > _INLINE_BYTES) or (name in embeddings and value.numel() > 1_000_000)):
+            rows = value.flatten(1)
+            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-7).half()
+            codes = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+            tensors[name], tensors[name + SCALE_SUFFIX] = codes.view(value.shape), scale
         else:
-            half = value.is_floating_point() and value.ndim > 1
             tensors[name] = (value.half() if half else value).contiguous()
         if not torch.isfinite(tensors[name].float()).all():
             raise ArtifactError(f"weight {name} is not finite in storage; the model must not be published")
@@ -279,9 +288,10 @@ def _point_into(proto: onnx.ModelProto, weights: Path) -> None:
         if dtype == "F16":
             casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
             continue
-        rows = layout[key + SCALE_SUFFIX]["shape"][0]
+        rows, *rest = layout[key]["shape"]
         kept.append(external(key + SCALE_SUFFIX, f"{name}.scale"))
-        kept.append(helper.make_tensor(f"{name}.shape", TensorProto.INT64, [2], [rows, 1]))
+        column = [rows, *[1] * len(rest)]
+        kept.append(helper.make_tensor(f"{name}.shape", TensorProto.INT64, [len(column)], column))
         casts += [
             helper.make_node("Cast", [stored], [f"{name}.codes"], to=TensorProto.FLOAT),
             helper.make_node("Cast", [f"{name}.scale"], [f"{name}.scale32"], to=TensorProto.FLOAT),

@@ -33,10 +33,10 @@ def export_run(
 
     Raises :class:`training.export.ParityError` when the graphs do not compute what the torch modules compute.
     """
-    _refuse(out)
+    refuse(out)
     checkpoint = Checkpoint.load(run)
     dev = layouts.load(data, "dev")
-    return _artifact(checkpoint, out, dev, name=name, version=version, depth=depth, console=console)
+    return artifact(checkpoint, out, dev, name=name, version=version, depth=depth, console=console)
 
 
 def import_clip(
@@ -44,21 +44,22 @@ def import_clip(
 ) -> ModelManifest:
     """The same of a CLIP-class model as it is; ``model`` and ``weights`` as :func:`training.pretrained_clip.load` has
     them. Without ``data`` parity is checked on made-up pictures, and scores are what the model's own softmax says."""
-    _refuse(out)
+    refuse(out)
     dev = layouts.load(data, "dev") if data is not None else None
     # There is no reranker to read tokens, so an item has next to none.
     towers, tokenizer = pretrained_clip.load(model, weights, token_dim=1, grid=1)
     source = {"model": pretrained_clip.named(model), "weights": pretrained_clip.named(weights)}
     checkpoint = Checkpoint(Diptych(towers), tokenizer, training={"clip": source})
-    return _artifact(checkpoint, out, dev, name=name, version=version, depth=1, console=console)
+    return artifact(checkpoint, out, dev, name=name, version=version, depth=1, console=console)
 
 
-def _refuse(out: Path) -> None:
+def refuse(out: Path) -> None:
+    """Raises :class:`ArtifactError` for what is there already."""
     if out.exists():
         raise ArtifactError(f"{out} already exists; remove it or give another --out")
 
 
-def _artifact(
+def artifact(
     checkpoint: Checkpoint,
     out: Path,
     dev: CaptionedImages | None,
@@ -67,7 +68,12 @@ def _artifact(
     version: str,
     depth: int,
     console: Console,
+    int8: bool = False,
 ) -> ModelManifest:
+    """Write the artifact of ``checkpoint`` to ``out``, which appears only when it computes what the modules compute.
+
+    Recalls and calibrations are those on ``dev``. ``int8``: as :func:`training.export.export` has it.
+    """
     beside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
@@ -81,6 +87,7 @@ def _artifact(
                 vocabulary=checkpoint.words,
                 metrics=checkpoint.metrics,
                 training=checkpoint.training,
+                int8=int8,
             )
         pixels, texts = _sample(dev, manifest.preprocessing)
         parity = export.check_parity(beside, pixels, texts)
@@ -91,8 +98,8 @@ def _artifact(
             metrics = {"parity": parity}
             scoring = _unmeasured(engine, pixels, texts, float(checkpoint.model.towers.log_scale.detach().exp()))
         else:
-            measured, scoring = _measured(engine, dev, depth, console)
-            metrics = {"dev": {"parity": parity, **measured}}
+            recalls, scoring = measured(engine, dev, depth, console)
+            metrics = {"dev": {"parity": parity, **recalls}}
         manifest = manifest.model_copy(update={"scoring": scoring, "metrics": metrics})
         write_manifest(beside, manifest)
         beside.rename(out)
@@ -114,15 +121,16 @@ def _sample(dev: CaptionedImages | None, preprocessing: ImagePreprocessing) -> t
     ]
 
 
-def _measured(engine: Engine, dev: CaptionedImages, depth: int, console: Console) -> tuple[dict[str, Any], Scoring]:
+def measured(engine: Engine, dev: CaptionedImages, depth: int, console: Console) -> tuple[dict[str, Any], Scoring]:
+    """Recalls on dev: ``dual``, and ``cross`` if there is a reranker; and scores calibrated there."""
     split = evaluate.embed(engine, dev, console)
     found = evaluate.rerank(engine, split, depth, console) if engine.manifest.has_reranker else None
     scoring = evaluate.fit_scoring(split, found)
-    measured: dict[str, Any] = {"dual": evaluate.figures(split.similarity, split.similarity, split.caption_image)}
+    figures: dict[str, Any] = {"dual": evaluate.figures(split.similarity, split.similarity, split.caption_image)}
     if found is not None:
         scores = evaluate.cross_scores(split, found, scoring)
-        measured["cross"] = {"rerank_depth": depth, **evaluate.figures(*scores, split.caption_image)}
-    return measured, scoring
+        figures["cross"] = {"rerank_depth": depth, **evaluate.figures(*scores, split.caption_image)}
+    return figures, scoring
 
 
 def _unmeasured(engine: Engine, pixels: npt.NDArray[np.uint8], texts: list[str], scale: float) -> Scoring:

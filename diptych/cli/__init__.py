@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from diptych.cli import artifacts, collection, data, evaluate, index, keys, measure, run, search, serve, train
+from diptych.cli import (
+    artifacts,
+    collection,
+    data,
+    evaluate,
+    index,
+    keys,
+    measure,
+    quantise,
+    run,
+    search,
+    serve,
+    train,
+)
 
 app = typer.Typer(
     name="diptych",
@@ -18,6 +31,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command("export")(train.export)
 app.command("import-clip")(train.import_clip)
+app.command("quantise")(quantise.quantise)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(measure.app, name="measure")
 app.add_typer(artifacts.app, name="artifacts")

@@ -114,7 +114,7 @@ def load(directory: Path) -> Diptych:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Stored weights as float32; an int8 table is multiplied by its rows' scales."""
+    """Stored weights as float32; int8 ones are multiplied by their rows' scales."""
     stored = load_file(path)
     weights: dict[str, Tensor] = {}
     for key, value in stored.items():
@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             continue
         scale = stored.get(key + SCALE_SUFFIX)
         if scale is not None:
-            weights[key] = value.float() * scale.float()[:, None]
+            weights[key] = value.float() * scale.float().view(-1, *[1] * (value.ndim - 1))
         else:
             weights[key] = value.float() if value.is_floating_point() else value
     return weights

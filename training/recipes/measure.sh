@@ -12,3 +12,6 @@ diptych measure depth --data "$data" --artifact artifacts/flickr8k --json docs/r
 diptych measure failures --data "$data" --artifact artifacts/flickr8k --json docs/results/failures.json
 diptych measure gallery --artifact artifacts/flickr8k --json docs/results/gallery.json
 diptych measure dataset --data "$data" --json docs/results/dataset.json
+diptych measure tokens --data "$data" --artifact artifacts/flickr8k --json docs/results/tokens.json
+rm -rf runs/int8
+diptych quantise artifacts/flickr8k --data "$data" --out runs/int8 --json docs/results/int8.json

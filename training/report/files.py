@@ -15,6 +15,8 @@ Figures = Mapping[str, Any]
 # What `diptych measure` wrote, and what was copied by hand from commits and papers.
 ABOUT_THE_MODEL = ("depth", "gallery", "failures")
 REQUIRED = (*ABOUT_THE_MODEL, "dataset", "ablations", "published")
+# What it costs to be smaller: shown where it was measured.
+SMALLER = ("int8", "tokens")
 
 
 class ReportError(Exception):
@@ -45,10 +47,11 @@ class Results:
     @property
     def variants(self) -> Mapping[str, Figures]:
         """The files of other measurements: comparisons of ways to do the same, side by side."""
+        known = (*REQUIRED, *SMALLER)
         return {
             name: found
             for name, found in self.files.items()
-            if name not in REQUIRED and not name.startswith(("seed-", "distil-"))
+            if name not in known and not name.startswith(("seed-", "distil-"))
         }
 
     @property
@@ -73,8 +76,8 @@ def load(folder: Path, model: Path) -> Results:
     seeds = _seeds(folder, files)
     if all(seed.dual["fingerprint"] != manifest.fingerprint for seed in seeds):
         raise ReportError(f"no seed in {folder} is the model in {model}: evaluate it again (make measure)")
-    for name in ABOUT_THE_MODEL:
-        if files[name]["fingerprint"] != manifest.fingerprint:
+    for name in (*ABOUT_THE_MODEL, *SMALLER):
+        if name in files and files[name]["fingerprint"] != manifest.fingerprint:
             raise ReportError(f"{folder / name}.json is about another model than {model}: measure again (make measure)")
     return Results(files, manifest, seeds)
 

@@ -7,15 +7,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from training.report import dataset, failures, plots, recalls
+from training.report import dataset, failures, plots, recalls, smaller
 from training.report.files import Results, load
 from training.report.markdown import number, percent
-
-# Titles of comparisons; a file with another name goes under its own.
-_VARIANTS = {
-    "int8": "Eight-bit weights",
-    "tokens": "Fewer bits for token features",
-}
 
 
 def write(folder: Path, model: Path, page: Path) -> None:
@@ -91,7 +85,7 @@ def _figures(results: Results) -> dict[str, str]:
         "worst": failures.worst(failed),
         "from_failures": _sources(results, "failures"),
         "ablations": recalls.ablations(found["ablations"]),
-        "smaller": _smaller(results),
+        "smaller": _smaller(results) + _eight_bits(results),
         "variants": _variants(results),
         "megabytes": f"{sum(entry.bytes for entry in manifest.files.values()) / 1e6:.0f}",
         "embedding_dim": str(manifest.embedding_dim),
@@ -144,10 +138,22 @@ def _smaller(results: Results) -> str:
     )
 
 
+def _eight_bits(results: Results) -> str:
+    """The section on what int8 costs and saves, as far as it was measured."""
+    parts = [
+        f"\n{words}\n\n{show(results.files[name])}\n\n{_sources(results, name)}\n"
+        for name, words, show in (
+            ("int8", smaller.TOWERS, smaller.towers),
+            ("tokens", smaller.TOKENS, smaller.tokens),
+        )
+        if name in results.files
+    ]
+    return "".join(["\n## Eight bits\n", *parts]) if parts else ""
+
+
 def _variants(results: Results) -> str:
     parts = [
-        f"\n## {_VARIANTS.get(name, found.get('title', name))}\n\n{recalls.side_by_side(found)}\n\n"
-        f"{_sources(results, name)}\n"
+        f"\n## {found.get('title', name)}\n\n{recalls.side_by_side(found)}\n\n{_sources(results, name)}\n"
         for name, found in results.variants.items()
     ]
     return "".join(parts)

@@ -46,6 +46,11 @@ def measured(tiny_model: Path, drawn_photos: Path, tmp_path_factory: pytest.Temp
         ("measure", "depth", *data, "--depths", "3,24", *about, "--json", folder / "depth.json"),
         ("measure", "failures", *data, *about, "--json", folder / "failures.json"),
         ("measure", "gallery", *about, "--json", folder / "gallery.json"),
+        ("measure", "tokens", *data, *about, "--json", folder / "tokens.json"),
+        (
+            *("quantise", tiny_model, "--data", drawn_photos, "--out", folder.parent / "int8"),
+            *("--max-loss", 100, "--json", folder / "int8.json"),
+        ),
         ("measure", "dataset", "--data", drawn_photos, "--json", folder / "dataset.json"),
     ):
         result = run(*arguments)
@@ -136,16 +141,34 @@ def test_a_distilled_model_is_shown_under_the_shipped_one_where_it_was_measured(
     assert _row(text, "cross, shipped")[-2] == "-"
 
 
+def test_what_int8_costs_is_shown_as_far_as_it_was_measured(results: Path, tiny_model: Path) -> None:
+    edit(results / "int8.json", lambda found: found["int8"].update(bytes=29_260_000))
+    page = results.with_suffix(".md")
+    write(results, tiny_model, page)
+    text = page.read_text()
+    exact, stored = _row(text, "exact"), _row(text, "stored")
+    assert (exact[0], stored[0]) == ("576", "162")
+    r1 = json.loads((results / "int8.json").read_text())["int8"]["dual"]["t2i"]["r1"]
+    assert (_row(text, "dual, int8")[0], _row(text, "dual, int8")[-1]) == (f"{r1:.1f}", "29.3")
+    (results / "int8.json").unlink()
+    write(results, tiny_model, page)
+    assert "## Eight bits" in page.read_text()
+    (results / "tokens.json").unlink()
+    write(results, tiny_model, page)
+    assert "## Eight bits" not in page.read_text()
+
+
 def test_a_comparison_of_variants_is_shown_side_by_side(results: Path, tiny_model: Path) -> None:
     found = {
-        "command": "diptych measure int8",
-        "float": {"t2i": {"r1": 29.0}, "bytes": 57000000, "milliseconds": 0.1234},
-        "int8": {"t2i": {"r1": 28.8}, "bytes": 29000000},
+        "command": "diptych measure pruning",
+        "title": "Pruned weights",
+        "all": {"t2i": {"r1": 29.0}, "bytes": 57000000, "milliseconds": 0.1234},
+        "half": {"t2i": {"r1": 28.8}, "bytes": 29000000},
     }
-    (results / "int8.json").write_text(json.dumps(found))
+    (results / "pruning.json").write_text(json.dumps(found))
     write(results, tiny_model, results.with_suffix(".md"))
     text = results.with_suffix(".md").read_text()
-    assert "## Eight-bit weights" in text
+    assert "## Pruned weights" in text
     assert _row(text, "t2i r1") == ["29.0", "28.8"]
     assert _row(text, "bytes") == ["57,000,000", "29,000,000"]
     assert _row(text, "milliseconds") == ["0.123", "-"]
@@ -182,6 +205,10 @@ TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another model": (
         lambda at: edit(at / "gallery.json", lambda found: {**found, "fingerprint": "x"}),
         r"gallery\.json is about another model",
+    ),
+    "smaller than another model": (
+        lambda at: edit(at / "int8.json", lambda found: {**found, "fingerprint": "x"}),
+        r"int8\.json is about another model",
     ),
     "other data": (
         lambda at: edit(at / "seed-2-dual.json", lambda found: {**found, "images": 7}),
