@@ -7,6 +7,11 @@ data=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 
 for seed in 1 2; do
+    # What the frozen blocks and layers see is the same for every seed.
+    if [ -d runs/flickr8k-0/dual/cache ] && [ ! -e "runs/flickr8k-$seed/dual/cache" ]; then
+        mkdir -p "runs/flickr8k-$seed/dual"
+        cp -al runs/flickr8k-0/dual/cache "runs/flickr8k-$seed/dual/cache"
+    fi
     SEED=$seed training/recipes/flickr8k.sh "$data" "runs/flickr8k-$seed"
     for model in dual cross; do
         cp "runs/flickr8k-$seed/$model.json" "docs/results/seed-$seed-$model.json"
