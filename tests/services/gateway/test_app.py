@@ -179,7 +179,7 @@ def test_the_description_has_the_seed_interface_and_its_problems(gateway: TestCl
         (media_type,) = operation["requestBody"]["content"]
         assert media_type == "multipart/form-data"
         form = forms[operation["requestBody"]["content"][media_type]["schema"]["$ref"].rpartition("/")[2]]
-        assert set(form["properties"]) == {content, "model_type", "k", "min_score", "cutoff"}
+        assert set(form["properties"]) == {content, "model_type", "k", "min_score", "cutoff", "tag"}
         assert form["required"] == [content]
         assert form["properties"]["model_type"]["enum"] == ["dual", "cross"]
         assert (form["properties"]["k"]["minimum"], form["properties"]["k"]["maximum"]) == (1, 1000)
