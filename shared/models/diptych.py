@@ -114,7 +114,7 @@ def load(directory: Path) -> Diptych:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Stored weights as float32; int8 ones are multiplied by their rows' scales."""
+    """Stored weights as float32; int8 ones are multiplied by the scales of their rows, or of their rows' blocks."""
     stored = load_file(path)
     weights: dict[str, Tensor] = {}
     for key, value in stored.items():
@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             continue
         scale = stored.get(key + SCALE_SUFFIX)
         if scale is not None:
-            weights[key] = value.float() * scale.float().view(-1, *[1] * (value.ndim - 1))
+            weights[key] = (value.float().view(*scale.shape, -1) * scale.float()[..., None]).view(value.shape)
         else:
             weights[key] = value.float() if value.is_floating_point() else value
     return weights
