@@ -36,7 +36,7 @@ from shared.schemas import Scoring
 _INLINE_BYTES = 1024
 # What is smaller stays float16: photos' vectors then keep a cosine of 0.9999, else 0.9992, and it saves little.
 _LEAST_INT8, _LEAST_COLUMNS = 16_384, 32
-_BLOCK = 16
+_CONVOLUTION_BLOCK, _MATRIX_BLOCK = 16, 32
 _MIN_COSINE = 0.999
 _TIE = 1e-4
 
@@ -173,7 +173,7 @@ def _save(module: nn.Module, path: Path, *, int8: bool = False) -> Path:
     """Matrices as float16, vectors as float32, large embedding tables as int8 with one float16 scale a row.
 
     With ``int8`` every large matrix or convolution is, a row being what makes one output, with a scale for every
-    ``_BLOCK`` values or fewer of a row.
+    16 values of a convolution's row, or 32 of a matrix's, or fewer.
     """
     embeddings = {f"{name}.weight" for name, child in module.named_modules() if isinstance(child, nn.Embedding)}
     tensors: dict[str, Tensor] = {}
@@ -182,7 +182,7 @@ def _save(module: nn.Module, path: Path, *, int8: bool = False) -> Path:
         rows = value.flatten(1) if half else value
         large = half and value.numel() >= _LEAST_INT8 and rows.shape[1] >= _LEAST_COLUMNS
         if (int8 and large) or (half and name in embeddings and value.numel() > 1_000_000):
-            block = _block(rows.shape[1]) if int8 else rows.shape[1]
+            block = _block(value) if int8 else rows.shape[1]
             blocks = rows.view(len(rows), -1, block)
             scale = (blocks.abs().amax(dim=2) / 127).clamp(min=1e-7).half()
             codes = (blocks / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
@@ -195,9 +195,11 @@ def _save(module: nn.Module, path: Path, *, int8: bool = False) -> Path:
     return path
 
 
-def _block(columns: int) -> int:
-    """The most columns that may share a scale, so that blocks fill a row."""
-    return next(size for size in range(min(_BLOCK, columns), 0, -1) if columns % size == 0)
+def _block(weight: Tensor) -> int:
+    """How many values of a row share a scale: as many as may and fill the row."""
+    most = _MATRIX_BLOCK if weight.ndim == 2 else _CONVOLUTION_BLOCK
+    columns = weight[0].numel()
+    return next(size for size in range(min(most, columns), 0, -1) if columns % size == 0)
 
 
 def _export_graph(
