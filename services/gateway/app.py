@@ -52,7 +52,8 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.exception_handler(RequestValidationError)(refuse)
     route_class = admitting(settings.max_in_flight)
-    app.include_router(search_routes(settings, route_class))
+    # Routes are tried one after the other, and those that are included once more: these are asked for most.
+    app.router.routes[:0] = search_routes(settings, route_class).routes
     app.include_router(photo_routes(settings, route_class))
     app.include_router(collection_routes(settings, route_class))
     app.include_router(model_routes())

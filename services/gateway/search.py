@@ -26,6 +26,7 @@ from shared.wire import WireError
 
 # Where the search for captions with other words ends: the most that the index service gives.
 _MOST_CANDIDATES = 10_000
+_WHOLE = Cut()
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,10 @@ class Search:
         total = Timings()
         with total.stage("total"):
             found = await self._pairing.run(lambda pair: self._by(pair, query, model_type, k))
-            hits = found.ranking.hits
-            kept = hits[: cut.kept(np.array([hit.score for hit in hits]))]
-        ranking = found.ranking.model_copy(update={"hits": kept})
+            hits = kept = found.ranking.hits
+            if cut != _WHOLE:
+                kept = hits[: cut.kept(np.array([hit.score for hit in hits]))]
+        ranking = found.ranking if kept is hits else found.ranking.model_copy(update={"hits": kept})
         timings = {**found.milliseconds, **total.milliseconds}
         return Answer(ranking, found.cached, timings, left_out=len(hits) - len(kept))
 

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
+from services.gateway.forms import form_handler
 from services.gateway.neighbours import Encoder, Index
 from services.gateway.pairing import Pairing
 from services.gateway.photos import Photos
@@ -88,9 +89,14 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             await redis.close()
 
 
-async def _connected(request: Request) -> Gateway:
+def of(request: Request) -> Gateway:
+    """The gateway that answers this request."""
     gateway: Gateway = request.app.state.gateway
     return gateway
+
+
+async def _connected(request: Request) -> Gateway:
+    return of(request)
 
 
 Connected = Annotated[Gateway, Depends(_connected)]
@@ -106,7 +112,7 @@ def admitting(limit: int) -> type[APIRoute]:
 
     class AdmittedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
+            handle = form_handler(self) or super().get_route_handler()
             needed = [asked.dependency for asked in self.dependencies if isinstance(asked.dependency, Needs)]
 
             async def admitted(request: Request) -> Response:
