@@ -45,6 +45,10 @@ class GatewaySettings(ServiceSettings):
 
     cache_ttl_seconds: int = Field(3600, ge=1, description="How long an entry of the cache is good.")
     cache_max_value_bytes: int = Field(512 * 1024, ge=1, description="Larger entries are not cached.")
+    cache_hot_bytes: int = Field(
+        16 * 1024 * 1024, ge=0, description="How much of the cache this process keeps at hand, beside Redis."
+    )
+    cache_hot_seconds: float = Field(10.0, ge=0, description="How long it does; then Redis is asked again.")
     redis_timeout_seconds: float = Field(
         0.25, gt=0, description="How long Redis is waited for before it counts as away."
     )

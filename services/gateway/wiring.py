@@ -16,6 +16,7 @@ from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
 from services.gateway.forms import form_handler
+from services.gateway.hot import Hot
 from services.gateway.neighbours import Encoder, Index
 from services.gateway.pairing import Pairing
 from services.gateway.photos import Photos
@@ -50,7 +51,12 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         retry_seconds=settings.redis_retry_seconds,
         max_connections=2 * settings.max_in_flight,
     )
-    cache = Cache(redis, ttl_seconds=settings.cache_ttl_seconds, max_value_bytes=settings.cache_max_value_bytes)
+    cache = Cache(
+        redis,
+        Hot(max_bytes=settings.cache_hot_bytes, seconds=settings.cache_hot_seconds),
+        ttl_seconds=settings.cache_ttl_seconds,
+        max_value_bytes=settings.cache_max_value_bytes,
+    )
     access = Access(settings.api_keys, Rates(redis), poll_seconds=settings.poll_seconds)
     token = settings.internal_token
     shown = {} if token is None else {INTERNAL_HEADER: token.get_secret_value()}

