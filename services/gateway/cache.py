@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from redis.exceptions import RedisError, ResponseError
 
 from services.gateway import metrics
@@ -31,32 +33,50 @@ class Cache:
 
     async def get(self, part: str, key: str) -> bytes | None:
         """What was stored, or None."""
+        return (await self.get_each((part, key)))[0]
+
+    async def get_each(self, *wanted: tuple[str, str]) -> list[bytes | None]:
+        """What was stored by each part and key, or None, in one way to Redis. When there is
+        the first, nobody needs the others: they are not counted, and may be None."""
         if (client := self._redis.client) is None:
-            return None
-        name = f"{_PREFIX}{part}:{key}"
-        if (kept := self._hot.get(name)) is not None:
-            metrics.cache(part, "hit").inc()
-            return kept
+            return [None] * len(wanted)
+        names = [_name(*one) for one in wanted]
+        if (kept := self._hot.get(names[0])) is not None:
+            metrics.cache(wanted[0][0], "hit").inc()
+            return [kept] + [None] * (len(wanted) - 1)
         try:
-            value = await client.get(name)
+            values = cast(list[bytes | None], await client.mget(names))  # bytes, without decode_responses
         except (RedisError, OSError) as error:
             self._redis.lost(str(error))
-            return None
-        metrics.cache(part, "miss" if value is None else "hit").inc()
-        assert value is None or isinstance(value, bytes)  # as it is without decode_responses
-        if value is not None:
-            self._hot.put(name, value)
-        return value
+            return [None] * len(wanted)
+        if values[0] is not None:
+            self._hot.put(names[0], values[0])
+            wanted = wanted[:1]  # nobody needed the others
+        for (part, _), value in zip(wanted, values, strict=False):
+            metrics.cache(part, "miss" if value is None else "hit").inc()
+        return values
 
     async def put(self, part: str, key: str, value: bytes) -> None:
-        if (client := self._redis.client) is None or len(value) > self._max_value_bytes:
+        await self.put_each((part, key, value))
+
+    async def put_each(self, *entries: tuple[str, str, bytes]) -> None:
+        """Store each value by its part and key, in one way to Redis."""
+        if (client := self._redis.client) is None:
             return
-        name = f"{_PREFIX}{part}:{key}"
-        self._hot.drop(name)
+        pipeline = client.pipeline(transaction=False)
+        for part, key, value in entries:
+            if len(value) <= self._max_value_bytes:
+                name = _name(part, key)
+                self._hot.drop(name)
+                pipeline.set(name, value, ex=self._ttl_seconds)
         try:
-            await client.set(name, value, ex=self._ttl_seconds)
+            await pipeline.execute()
         except ResponseError as error:
             # Redis is there and will not take this: it is full and told not to evict, or a read-only replica.
             log.debug("cache refused", reason=str(error))
         except (RedisError, OSError) as error:
             self._redis.lost(str(error))
+
+
+def _name(part: str, key: str) -> str:
+    return f"{_PREFIX}{part}:{key}"

@@ -112,16 +112,29 @@ class Search:
         key = f"{pair.key}:{query.digest}:{model_type}:{k}:{tags}"
         timings = Timings()
         with timings.stage("cache"):
-            stored = _stored(await self._cache.get("results", key))
+            message, known = await self._cache.get_each(("results", key), ("embeddings", _embedding_key(pair, query)))
+            stored = _stored(message)
         if stored is not None:
             return Answer(stored, True, timings.milliseconds)
-        return await self._in_flight.run(key, lambda: self._rank(pair, query, model_type, k, key, timings))
+        return await self._in_flight.run(key, lambda: self._rank(pair, query, model_type, k, key, known, timings))
 
     async def _rank(
-        self, pair: Pair, query: Query, model_type: ModelType, k: int, key: str, timings: Timings
+        self,
+        pair: Pair,
+        query: Query,
+        model_type: ModelType,
+        k: int,
+        key: str,
+        known: bytes | None,
+        timings: Timings,
     ) -> Answer:
         rerank = model_type == "cross"
-        embedding = await self._embed(pair, query, rerank, timings)
+        embedding = _known(known, pair, rerank)
+        made = []
+        if embedding is None:
+            with timings.stage("encode"):
+                embedding = await self._encoder.embed(query.content, pair.model, with_tokens=rerank)
+            made.append(("embeddings", _embedding_key(pair, query), embedding.message))
         depth = max(k, self._rerank_depth) if rerank else k
         with timings.stage("search"):
             found = await self._candidates(pair, query, embedding, depth, rerank)
@@ -143,28 +156,13 @@ class Search:
             Hit(score=float(score), item=found.items[row]) for row, score in zip(order[:k], scores[:k], strict=True)
         ]
         ranking = Ranking(model_type=model_type, model=pair.model.ref, index=pair.index.ref, hits=hits)
-        if degraded is not None:
-            return Answer(_without_reranker(ranking, degraded), False, timings.milliseconds)
+        if degraded is None:
+            made.append(("results", key, ranking.model_dump_json().encode()))
+        else:
+            ranking = _without_reranker(ranking, degraded)
         with timings.stage("cache"):
-            await self._cache.put("results", key, ranking.model_dump_json().encode())
+            await self._cache.put_each(*made)
         return Answer(ranking, False, timings.milliseconds)
-
-    async def _embed(self, pair: Pair, query: Query, with_tokens: bool, timings: Timings) -> Embedding:
-        key = f"{pair.model.fingerprint}:{query.digest}"
-        with timings.stage("cache"):
-            message = await self._cache.get("embeddings", key)
-        if message is not None:
-            try:
-                stored = Embedding.read(message, pair.model)
-                if stored.tokens is not None or not with_tokens:
-                    return stored
-            except WireError:
-                pass  # not ours, or damaged: made again and overwritten
-        with timings.stage("encode"):
-            embedding = await self._encoder.embed(query.content, pair.model, with_tokens=with_tokens)
-        with timings.stage("cache"):
-            await self._cache.put("embeddings", key, embedding.message)
-        return embedding
 
     async def _candidates(
         self, pair: Pair, query: Query, embedding: Embedding, depth: int, with_tokens: bool
@@ -189,6 +187,20 @@ class Search:
 def _without_reranker(ranking: Ranking, reason: str) -> Ranking:
     metrics.DEGRADED.labels(reason).inc()
     return ranking.model_copy(update={"model_type": "dual", "degraded": reason})
+
+
+def _embedding_key(pair: Pair, query: Query) -> str:
+    return f"{pair.model.fingerprint}:{query.digest}"
+
+
+def _known(message: bytes | None, pair: Pair, with_tokens: bool) -> Embedding | None:
+    if message is None:
+        return None
+    try:
+        stored = Embedding.read(message, pair.model)
+    except WireError:
+        return None  # not ours, or damaged: made again and overwritten
+    return stored if stored.tokens is not None or not with_tokens else None
 
 
 def _stored(message: bytes | None) -> Ranking | None:
