@@ -14,6 +14,7 @@ from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import Gauge, Histogram
 
 from services.index.changes import change_routes
+from services.index.embeddings import embedding_routes
 from services.index.photos import IndexRef, photo_routes
 from services.index.settings import IndexSettings
 from services.index.writer import Writer
@@ -123,6 +124,7 @@ def create(settings: IndexSettings) -> FastAPI:
 
     app.include_router(photo_routes(watcher))
     app.include_router(change_routes(watcher, writer))
+    app.include_router(embedding_routes(watcher))
     return app
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from shared.artifacts import ArtifactError, IndexManifest, read_manifest, verify_files
 from shared.collections import items
+from shared.collections.items import Item
 from shared.collections.library import LibraryReader, News, Row
 from shared.collections.snapshot import Bool, Float32, Snapshot
 from shared.tokens import TokenFeatures
@@ -92,6 +93,16 @@ class Collection:
             later = [(one, number) for one, number in numbers if number is not None]
             values = self._library.tokens([number for _, number in later], self._token_dim)
             found |= {one: value for (one, _), value in zip(later, values, strict=True)}
+        return [found[item_id] for item_id in ids]
+
+    def items(self, ids: Sequence[str]) -> list[Item]:
+        """All that is stored, in the order of ``ids``. Raises KeyError for an id that does not exist."""
+        numbers = {one: self._numbers[one] for one in ids if one in self._numbers}
+        with self._connection() as connection:
+            published = [one for one in ids if one not in numbers]
+            found = items.items(connection, self.name, published, self._token_dim)
+        if self._library is not None and numbers:
+            found |= self._library.numbered(list(numbers.values()), self._token_dim)
         return [found[item_id] for item_id in ids]
 
     def published(self, photo: str) -> dict[str, Any]:
@@ -207,6 +218,17 @@ class IndexDirectory:
         if self.library is not None and (kept := self.library.photo(image_id)) is not None:
             return {"id": image_id, **kept.about}
         return {"id": image_id, **self.images.published(image_id)}
+
+    def items(self, collection: str, ids: Sequence[str]) -> list[Item]:
+        """What the index's model made of photos or captions, in the order of ``ids``. Raises KeyError with an id that
+        does not exist, that was removed, or that the model has not seen as it is now."""
+        found = self.collection(collection).items(ids)
+        for item in found:
+            photo = item.id if collection == IMAGES else str(item.metadata["image_id"])
+            self.about(photo)
+            if photo in self.pending:
+                raise KeyError(item.id)
+        return found
 
     def page(self, after: str, limit: int) -> list[str]:
         """Ids of up to ``limit`` photos that follow ``after``, in order: what the library has removed is not there, and

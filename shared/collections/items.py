@@ -42,6 +42,7 @@ CREATE INDEX IF NOT EXISTS files_by_image ON files (image_id);
 CREATE INDEX IF NOT EXISTS items_by_image ON items (collection, json_extract(metadata, '$.image_id'));
 """
 _LENGTH_TOLERANCE = 1e-3
+ITEM_COLUMNS = "id, metadata, vector, codes, scales"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ def tokens(connection: sqlite3.Connection, collection: str, ids: Sequence[str], 
     return [found[item_id] for item_id in ids]
 
 
+def items(connection: sqlite3.Connection, collection: str, ids: Sequence[str], token_dim: int) -> dict[str, Item]:
+    """Items by id; ids that do not exist are left out."""
+    return {row[0]: as_item(row, token_dim) for row in _by_id(connection, ITEM_COLUMNS, collection, ids)}
+
+
 def tags(connection: sqlite3.Connection, collection: str) -> dict[str, list[int]]:
     """Which of the rows of :func:`vectors` have a tag."""
     found: dict[str, list[int]] = {}
@@ -162,6 +168,13 @@ def as_row(item: Item) -> tuple[str, str, bytes, bytes, bytes]:
     """``id, metadata, vector, codes, scales`` as they are stored."""
     metadata = json.dumps(item.metadata, ensure_ascii=False)
     return item.id, metadata, item.vector.tobytes(), item.tokens.codes.tobytes(), item.tokens.scales.tobytes()
+
+
+def as_item(row: tuple[Any, ...], token_dim: int) -> Item:
+    """From :data:`ITEM_COLUMNS`."""
+    item_id, metadata, vector, codes, scales = row
+    features = as_tokens(codes, scales, token_dim)
+    return Item(item_id, json.loads(metadata), np.frombuffer(vector, np.float32), features)
 
 
 def as_tokens(codes: bytes, scales: bytes, token_dim: int) -> TokenFeatures:

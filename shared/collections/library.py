@@ -189,6 +189,12 @@ class LibraryReader:
             }
         return [found[number] for number in numbers]
 
+    def numbered(self, numbers: Sequence[int], token_dim: int) -> dict[str, Item]:
+        """Items by id; those that are gone are left out."""
+        with self._connection() as connection:
+            rows = items.by_number(connection, items.ITEM_COLUMNS, numbers)
+            return {row[0]: items.as_item(row, token_dim) for row in rows}
+
     def items(self, photo: str, fingerprint: str, token_dim: int) -> dict[str, list[Item]]:
         """What the model of ``fingerprint`` has made of a photo as it is now, by collection; nothing if it has not."""
         found: dict[str, list[Item]] = {}
@@ -199,10 +205,8 @@ class LibraryReader:
                 "WHERE photo = ? AND fingerprint = ? ORDER BY number",
                 (photo, fingerprint),
             )
-            for collection, item_id, metadata, vector, codes, scales in rows:
-                features = items.as_tokens(codes, scales, token_dim)
-                item = Item(item_id, json.loads(metadata), np.frombuffer(vector, np.float32), features)
-                found.setdefault(collection, []).append(item)
+            for collection, *row in rows:
+                found.setdefault(collection, []).append(items.as_item(tuple(row), token_dim))
         return found
 
     def photo(self, photo: str) -> Photo | None:

@@ -333,3 +333,23 @@ async def test_metrics_count_items_and_searches(http: httpx.AsyncClient) -> None
     assert 'diptych_index_items{collection="captions"} 12.0' in text
     assert 'diptych_index_search_seconds_count{collection="captions"}' in text
     assert 'route="/search",service="index"' in text
+
+
+async def test_what_the_model_made_of_items_is_handed_out(http: httpx.AsyncClient, shelf: Shelf) -> None:
+    wanted = [one for name in ("5.png", "2.png") if (one := photo(shelf.root, name).item)]
+    asked = {"ids": [one.id for one in wanted]}
+    tensors, meta = wire.unpack((await http.post("/collections/images/embeddings", json=asked)).content)
+    assert tensors["embedding"] == pytest.approx(np.stack([one.vector for one in wanted]))
+    assert (set(tensors), meta["fingerprint"]) == ({"embedding"}, shelf.models[0].fingerprint)
+    answer = await http.post("/collections/images/embeddings", params={"tokens": True}, json=asked)
+    for one, features in zip(wanted, tokens.from_tensors(wire.unpack(answer.content)[0]), strict=True):
+        assert (features.codes == one.tokens.codes).all()
+    caption = f"{wanted[0].id}-1"
+    answer = await http.post("/collections/captions/embeddings", json={"ids": [caption]})
+    assert wire.unpack(answer.content)[0]["embedding"][0] == pytest.approx(item(caption).vector)
+    said = refused(await http.post("/collections/images/embeddings", json={"ids": ["nobody"]}), 404, "not-found")
+    assert "no item 'nobody'" in said
+    refused(await http.post("/collections/images/embeddings", json={"ids": []}), 422, "invalid-request")
+    await http.delete(f"/images/{wanted[0].id}")
+    refused(await http.post("/collections/images/embeddings", json=asked), 404, "not-found")
+    refused(await http.post("/collections/captions/embeddings", json={"ids": [caption]}), 404, "not-found")
