@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shared.client import AsyncClient, Client, DiptychError
+    from shared.client import AsyncClient, Client, DiptychError, Term, Upload
 
-__all__ = ["AsyncClient", "Client", "DiptychError"]
+__all__ = ["AsyncClient", "Client", "DiptychError", "Term", "Upload"]
 
 
 def __getattr__(name: str) -> object:

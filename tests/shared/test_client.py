@@ -13,7 +13,7 @@ import pytest
 
 import diptych
 from diptych.ports import free_port
-from shared.client import AsyncClient, Client, DiptychError
+from shared.client import AsyncClient, Client, DiptychError, Term, Upload
 
 MODELS = json.dumps({"current": None, "index": None, "models": [], "indexes": []}).encode()
 ANSWER = json.dumps(
@@ -237,3 +237,49 @@ def test_a_caller_who_is_too_hasty_waits_when_it_is_short(seconds: str, asked: i
         else:
             client.models()
     assert len(script.heard) == asked
+
+
+def bulk_line(number: int, status: str = "created") -> bytes:
+    return json.dumps({"line": number, "status": status, "id": f"p{number}"}).encode() + b"\n"
+
+
+def test_a_bulk_upload_that_was_cut_off_goes_on_with_what_is_missing() -> None:
+    script = Script(
+        None,
+        BUSY,
+        (200, bulk_line(2), {"Content-Type": "application/x-ndjson"}),
+        (200, bulk_line(2, "unchanged") + bulk_line(1), {}),
+    )
+    uploads = [Upload(b"one", "p1"), Upload(b"two", "p2"), Upload(b"three", "p3")]
+    with serving(script) as url, Client(url, retries=3) as client:
+        results = list(client.put_images(uploads))
+    assert sorted((one.line, one.status) for one in results) == [(1, "created"), (2, "created"), (3, "unchanged")]
+    sent = [[json.loads(line)["id"] for line in body.splitlines()] for _, body in script.heard]
+    assert sent == [["p1", "p2", "p3"]] * 3 + [["p1", "p3"]]
+
+
+async def test_a_bulk_upload_gives_up_in_the_end() -> None:
+    script = Script(BROKEN, (200, b"<html>", {}), (200, b"", {}), (200, b"", {}))
+    with serving(script) as url:
+        async with AsyncClient(url, retries=1) as client:
+            for says in ("look at its log", "Not an answer of Diptych", "1 photos missing"):
+                with pytest.raises(DiptychError, match=says):
+                    _ = [one async for one in client.put_images([Upload(b"one", "p1")])]
+
+
+def test_the_client_says_what_a_search_asks(tmp_path: Path) -> None:
+    found: dict[str, object] = {"calibrated": False, "next_offset": None, "results": [], "model_type": "dual"}
+    answer = json.dumps({**found, "model_version": "m/1", "index_version": "i/1"}).encode()
+    script = Script((200, answer, {}))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"bytes")
+    with serving(script) as url, Client(url) as client:
+        client.search("a dog", path, Term(id="x", weight=-0.5), k=3, tags=["t"], min_similarity=0.1)
+    ((line, body),) = script.heard
+    assert line == "POST /v1/search"
+    assert json.loads(body)["query"] == [
+        {"text": "a dog", "weight": 1.0},
+        {"image": "Ynl0ZXM=", "weight": 1.0},
+        {"id": "x", "weight": -0.5},
+    ]
+    assert json.loads(body)["k"] == 3
