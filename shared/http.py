@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import uvicorn
@@ -43,14 +43,16 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 class BodyLimitMiddleware:
-    """Refuses a body over ``limit`` bytes before it is read into memory, whether or not its length was declared."""
+    """Refuses a body over ``limit`` bytes before it is read into memory, whether or not its length was declared. What
+    is posted to the paths ``streamed`` is never held as a whole, and their routes see to it themselves."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, streamed: Collection[str] = ()) -> None:
         self._app = app
         self._limit = limit
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope["method"] == "POST" and scope["path"] in self._streamed):
             return await self._app(scope, receive, send)
         too_large = Problem(
             "body-too-large", f"the request body is over the limit of {self._limit} bytes; send less at a time"
@@ -153,19 +155,21 @@ def create_app(
     problems: Problems,
     *,
     max_body_bytes: int,
+    streamed: Collection[str] = (),
     internal_token: SecretStr | None = None,
     title: str | None = None,
     **fastapi_options: Any,
 ) -> FastAPI:
     """A FastAPI application with everything but its own routes.
 
-    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready. With an
-    ``internal_token`` only who shows it is answered. With ``openapi_url=None`` there is no page at ``/docs``.
+    ``problems`` lists, in sentences, what keeps the service from being ready; an empty list means ready. Bodies for the
+    paths ``streamed`` may be of any length when they are posted. With an ``internal_token`` only who shows it is
+    answered. With ``openapi_url=None`` there is no page at ``/docs``.
     """
     app = FastAPI(title=title or f"Diptych {service}", docs_url=None, redoc_url=None, **fastapi_options)
     if app.openapi_url is not None:
         serve_docs(app)
-    app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes, streamed=streamed)
     if internal_token is not None:
         app.add_middleware(InternalTokenMiddleware, token=internal_token)
     app.add_middleware(EndingMiddleware)

@@ -14,6 +14,11 @@ from services.gateway.collection_routes import collection_routes
 from services.gateway.documents import refuse
 from services.gateway.routes import model_routes, photo_routes, search_routes
 from services.gateway.settings import GatewaySettings
+from services.gateway.v1_bulk import PATH as BULK
+from services.gateway.v1_bulk import v1_bulk_routes
+from services.gateway.v1_embeddings import v1_embedding_routes
+from services.gateway.v1_explain import v1_explain_routes
+from services.gateway.v1_search import v1_search_routes
 from services.gateway.wiring import Gateway, admitting, connect
 from shared.http import create_app, run
 from shared.telemetry import REQUEST_ID_HEADER
@@ -45,7 +50,8 @@ def create(settings: GatewaySettings) -> FastAPI:
     app = create_app(
         "gateway",
         problems,
-        max_body_bytes=settings.max_upload_bytes + _FORM_OVERHEAD,
+        max_body_bytes=settings.max_upload_bytes * 4 // 3 + _FORM_OVERHEAD,  # a picture in base64
+        streamed=[BULK],
         title="Diptych",
         description=_DESCRIPTION,
         lifespan=lifespan,
@@ -55,7 +61,11 @@ def create(settings: GatewaySettings) -> FastAPI:
     # Routes are tried one after the other, and those that are included once more: these are asked for most.
     app.router.routes[:0] = search_routes(settings, route_class).routes
     app.include_router(photo_routes(settings, route_class))
+    app.include_router(v1_bulk_routes(settings, route_class))
     app.include_router(collection_routes(settings, route_class))
+    app.include_router(v1_search_routes(settings, route_class))
+    app.include_router(v1_explain_routes(route_class))
+    app.include_router(v1_embedding_routes(route_class))
     app.include_router(model_routes())
 
     @app.get("/", include_in_schema=False)

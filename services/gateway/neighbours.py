@@ -85,6 +85,14 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Embeddings:
+    """``vectors`` float32 (n, D) of n items, and their ``tokens`` when asked for."""
+
+    vectors: npt.NDArray[np.float32]
+    tokens: list[TokenFeatures]
+
+
+@dataclass(frozen=True)
 class PhotoFile:
     data: bytes
     media_type: str
@@ -275,6 +283,28 @@ class Index(Neighbour):
         except (WireError, LookupError, TypeError) as error:
             raise self._unreadable(error) from error
         return Candidates(cosines, items, features)
+
+    async def embeddings(
+        self, collection: Collection, ids: Sequence[str], model: ServedModel, ref: str, *, with_tokens: bool
+    ) -> Embeddings:
+        """What is stored of n items. Raises :class:`Problem` ``not-found``."""
+        answer = await self._ask(
+            "POST",
+            f"/collections/{collection}/embeddings",
+            self._search_seconds,
+            _PASSED_ON | {"not-found"},
+            params={"index": ref, "tokens": with_tokens},
+            json={"ids": list(ids)},
+        )
+        try:
+            tensors, _ = wire.unpack(answer.data)
+            vectors = wire.require(tensors, "embedding", np.float32, len(ids), model.embedding_dim)
+            features = tokens.from_tensors(tensors, dim=model.token_dim) if with_tokens else []
+            if with_tokens and len(features) != len(ids):
+                raise WireError(f"{len(ids)} items came with the tokens of {len(features)}")
+        except WireError as error:
+            raise self._unreadable(error) from error
+        return Embeddings(vectors, features)
 
     async def put(self, image_id: str, message: bytes, ref: str) -> dict[str, Any]:
         """Store a photo with what the model made of it; returns what the index says of the change."""

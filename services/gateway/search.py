@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from services.gateway import metrics
@@ -25,7 +26,7 @@ from shared.telemetry import log
 from shared.wire import WireError
 
 # Where the search for captions with other words ends: the most that the index service gives.
-_MOST_CANDIDATES = 10_000
+MOST_CANDIDATES = 10_000
 _WHOLE = Cut()
 
 
@@ -137,7 +138,9 @@ class Search:
             made.append(("embeddings", _embedding_key(pair, query), embedding.message))
         depth = max(k, self._rerank_depth) if rerank else k
         with timings.stage("search"):
-            found = await self._candidates(pair, query, embedding, depth, rerank)
+            found = await self.candidates(
+                pair, query.collection, embedding.vector, depth, with_tokens=rerank, tags=query.tags
+            )
         order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
         degraded = None
         if embedding.tokens is not None and rerank and found.items:
@@ -164,24 +167,45 @@ class Search:
             await self._cache.put_each(*made)
         return Answer(ranking, False, timings.milliseconds)
 
-    async def _candidates(
-        self, pair: Pair, query: Query, embedding: Embedding, depth: int, with_tokens: bool
+    async def embed(self, pair: Pair, query: Query, with_tokens: bool, timings: Timings) -> Embedding:
+        """From the cache, or made and put there. Raises :class:`Problem`."""
+        key = _embedding_key(pair, query)
+        with timings.stage("cache"):
+            known = _known(await self._cache.get("embeddings", key), pair, with_tokens)
+        if known is not None:
+            return known
+        with timings.stage("encode"):
+            embedding = await self._encoder.embed(query.content, pair.model, with_tokens=with_tokens)
+        with timings.stage("cache"):
+            await self._cache.put("embeddings", key, embedding.message)
+        return embedding
+
+    async def candidates(
+        self,
+        pair: Pair,
+        collection: Collection,
+        vector: npt.NDArray[np.float32],
+        depth: int,
+        *,
+        with_tokens: bool,
+        tags: Sequence[str],
     ) -> Candidates:
-        """The ``depth`` nearest items. Of captions with the same words only the first counts, as one answer."""
-        asked, collection = depth, query.collection
+        """The ``depth`` items nearest to ``vector`` (D,). Of captions with the same words only the first counts, as one
+        answer."""
+        asked = depth
         while True:
             found = await self._index.search(
-                collection, embedding.vector, asked, pair.index.ref, with_tokens=with_tokens, tags=query.tags
+                collection, vector, asked, pair.index.ref, with_tokens=with_tokens, tags=tags
             )
             rows = list(_first_of_each(found.items, "caption")) if collection == "captions" else range(len(found.items))
-            if len(rows) >= depth or len(found.items) < asked or asked == _MOST_CANDIDATES:
+            if len(rows) >= depth or len(found.items) < asked or asked == MOST_CANDIDATES:
                 kept = list(rows)[:depth]
                 return Candidates(
                     found.cosines[kept],
                     [found.items[row] for row in kept],
                     [found.tokens[row] for row in kept] if with_tokens else [],
                 )
-            asked = min(2 * asked, _MOST_CANDIDATES)
+            asked = min(2 * asked, MOST_CANDIDATES)
 
 
 def _without_reranker(ranking: Ranking, reason: str) -> Ranking:

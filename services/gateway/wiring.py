@@ -15,6 +15,8 @@ from fastapi.routing import APIRoute
 from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
+from services.gateway.composed import Composed
+from services.gateway.explaining import Explaining
 from services.gateway.forms import form_handler
 from services.gateway.hot import Hot
 from services.gateway.neighbours import Encoder, Index
@@ -39,6 +41,9 @@ class Gateway:
     search: Search
     photos: Photos
     collection: Collection
+    encoder: Encoder
+    composed: Composed
+    explaining: Explaining
 
 
 @asynccontextmanager
@@ -80,13 +85,15 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         )
         photos = Photos(index, pairing, cache, sizes=settings.thumbnail_sizes)
         collection = Collection(encoder, index, pairing)
+        composed = Composed(search, encoder, index, pairing, cache, rerank_depth=settings.rerank_depth)
+        explaining = Explaining(encoder, index, pairing)
         await redis.open()
         watching = [
             asyncio.create_task(following)
             for following in (pairing.watch(), access.watch(), collection.follow(settings.poll_seconds))
         ]
         try:
-            yield Gateway(access, pairing, search, photos, collection)
+            yield Gateway(access, pairing, search, photos, collection, encoder, composed, explaining)
         finally:
             for task in watching:
                 task.cancel()

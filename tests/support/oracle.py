@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -44,6 +45,37 @@ class Oracle:
         """(dual, cross) scores of every distinct caption."""
         query = self._image(image)
         return {caption: self._scores(query, text, text, query) for caption, text in self._captions.items()}
+
+    def text_vector(self, text: str) -> np.ndarray:
+        return self._text(text).vector
+
+    def token_count(self, text: str) -> int:
+        return len(self._text(text).tokens)
+
+    def image_vector(self, image_id: str) -> np.ndarray:
+        return self._photos[image_id].vector
+
+    def cosines(self, query: np.ndarray, target: Literal["images", "captions"]) -> dict[str, float]:
+        """Of every photo, or of every distinct caption."""
+        things = self._photos if target == "images" else self._captions
+        return {name: float(query @ thing.vector) for name, thing in things.items()}
+
+    def logit(self, text: str, image_id: str) -> float:
+        return float(self._engine.rerank([self._text(text).tokens], [self._photos[image_id].tokens])[0])
+
+    def losses(self, word: str, image_id: str) -> np.ndarray:
+        """What the logit of a word loses, or 0, by hiding each 3 x 3 window of a photo's places (side, side)."""
+        text, picture = self._text(word).tokens, self._photos[image_id].tokens
+        places = picture.dequantise()
+        side = round(len(places) ** 0.5)
+        hidden = []
+        for row in range(side):
+            for column in range(side):
+                grid = places.reshape(side, side, -1).copy()
+                grid[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = places.mean(axis=0)
+                hidden.append(TokenFeatures.quantise(grid.reshape(len(places), -1)))
+        logits = self._engine.rerank([text] * (1 + len(hidden)), [picture, *hidden])
+        return np.asarray(np.maximum(logits[0] - logits[1:], 0)).reshape(side, side)
 
     def _scores(self, query: _Thing, found: _Thing, text: _Thing, image: _Thing) -> tuple[float, float]:
         cosine = query.vector @ found.vector
