@@ -7,11 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
+from prometheus_client import Gauge
+
 from shared.artifacts import ArtifactError, ArtifactStore, Deployment
 from shared.problems import Problem
 from shared.telemetry import log
 
 T = TypeVar("T")
+
+VERSION_INFO = Gauge("diptych_version_info", "1 for the version that is served, 0 for others in memory.", ["version"])
+VERSION_PROBLEM = Gauge("diptych_version_problem", "1 while the version that the store points to is not served.")
 
 
 class VersionWatcher(Generic[T]):
@@ -66,7 +71,14 @@ class VersionWatcher(Generic[T]):
         """Follow the pointer until cancelled."""
         while True:
             await self.look()
+            self._report()
             await asyncio.sleep(self._poll_seconds)
+
+    def _report(self) -> None:
+        VERSION_PROBLEM.set(self.problem is not None)
+        VERSION_INFO.clear()
+        for ref in self._loaded:
+            VERSION_INFO.labels(ref).set(ref == self.current_ref)
 
     async def look(self) -> None:
         """Compare what is served with the pointer once, and load what is new."""

@@ -25,6 +25,7 @@ MODEL = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 WAITING = Gauge("diptych_encoder_queue_items", "Items waiting for a model call.", ["lane"])
+LIMIT = Gauge("diptych_encoder_queue_limit_items", "Items that may wait before more are refused.", ["lane"])
 REFUSED = Counter("diptych_encoder_refused_total", "Items refused because the lane was full.", ["lane"])
 
 
@@ -64,6 +65,7 @@ class Batcher(Generic[Item, Result]):
         self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}")
         WAITING.labels(lane).set_function(lambda: len(self._queue))
+        LIMIT.labels(lane).set(max_queue)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

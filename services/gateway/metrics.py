@@ -17,6 +17,7 @@ STAGE_SECONDS = Histogram(
 )
 CACHE = Counter("diptych_gateway_cache_total", "Look-ups in the cache.", ["cache", "outcome"])
 DEGRADED = Counter("diptych_gateway_degraded_total", "Answers ranked without the reranker asked for.", ["reason"])
+REFUSED = Counter("diptych_gateway_refused_total", "Requests refused because too many were being worked on.")
 NEIGHBOUR_UP = Gauge("diptych_gateway_neighbour_up", "1 when the neighbour answered last time.", ["neighbour"])
 PAIR_INFO = Gauge("diptych_gateway_pair_info", "1 for the model and index versions that answer.", ["model", "index"])
 

@@ -12,6 +12,7 @@ import aiohttp
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from services.gateway import metrics
 from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
@@ -131,6 +132,7 @@ def admitting(limit: int) -> type[APIRoute]:
             async def admitted(request: Request) -> Response:
                 nonlocal in_flight
                 if in_flight >= limit:
+                    metrics.REFUSED.inc()
                     raise Problem(
                         "overloaded", f"{limit} requests are being worked on; ask again in a second", retry_after=1
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ from shared.schemas import IndexStatus, ServedIndex
 from shared.watch import VersionWatcher
 
 ITEMS = Gauge("diptych_index_items", "Items of the index that is being served.", ["collection"])
+PENDING = Gauge("diptych_index_pending_images", "Photos that the model of the index has not seen yet.")
+STORE_FREE = Gauge("diptych_index_store_free_bytes", "Room left on the disk that holds indexes and photos put in.")
+STORE_SIZE = Gauge("diptych_index_store_size_bytes", "Size of that disk.")
 SEARCH = Histogram(
     "diptych_index_search_seconds",
     "Time of one search, reading its items included.",
@@ -74,6 +78,9 @@ def create(settings: IndexSettings) -> FastAPI:
     )
     for name in ("images", "captions"):
         ITEMS.labels(name).set_function(_counter(watcher, name))
+    PENDING.set_function(lambda: len(watcher.get(None)[1].pending) if watcher.current_ref else 0)
+    STORE_FREE.set_function(lambda: _disk(settings.store).free)
+    STORE_SIZE.set_function(lambda: _disk(settings.store).total)
 
     @app.get("/status", summary="What is loaded")
     async def status() -> IndexStatus:
@@ -180,6 +187,11 @@ def _served(index: IndexDirectory) -> ServedIndex:
         revision=index.revision,
         pending=len(index.pending),
     )
+
+
+def _disk(store: Path) -> Any:
+    """How full the disk is, also before there is a store on it."""
+    return shutil.disk_usage(next(folder for folder in (store, *store.absolute().parents) if folder.exists()))
 
 
 def _counter(watcher: VersionWatcher[IndexDirectory], name: str) -> Callable[[], float]:

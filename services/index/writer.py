@@ -19,6 +19,7 @@ from shared.problems import Problem
 
 CHANGES = Counter("diptych_index_changes_total", "Changes of collections that are on the disk.", ["collection"])
 COMMIT = Histogram("diptych_index_commit_changes", "Changes that shared one write.", buckets=(1, 2, 4, 8, 16, 32, 64))
+LIMIT = Gauge("diptych_index_changes_limit", "Changes that may wait before more are refused.")
 WAITING = Gauge("diptych_index_changes_waiting", "Changes that wait to be written.")
 
 
@@ -44,6 +45,7 @@ class Writer:
         self._arrived = asyncio.Event()
         self._closing = False
         WAITING.set_function(lambda: len(self._queue))
+        LIMIT.set(max_waiting)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from tests.deploy.test_compose import SETTINGS
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 CONFIG: dict[str, Any] = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+ALERTS = Path(__file__).with_name("alerts.yml")
 RULES: list[dict[str, Any]] = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"][0]["rules"]
 
 
@@ -54,4 +55,12 @@ def test_prometheus_accepts_the_configuration() -> None:
 
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:
-    promtool("test", "rules", str(Path(__file__).with_name("alerts.yml")))
+    promtool("test", "rules", str(ALERTS))
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    quiet, loud = yaml.safe_load(ALERTS.read_text())["tests"]
+    alerts = {rule["alert"] for rule in RULES}
+    assert {case["alertname"] for case in quiet["alert_rule_test"] if not case["exp_alerts"]} == alerts
+    fired = "".join(sample["labels"] for sample in loud["promql_expr_test"][0]["exp_samples"])
+    assert set(re.findall(r'alertname="(\w+)"', fired)) == alerts
