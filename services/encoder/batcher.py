@@ -66,6 +66,7 @@ class Batcher(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}")
         WAITING.labels(lane).set_function(lambda: len(self._queue))
         LIMIT.labels(lane).set(max_queue)
+        REFUSED.labels(lane)  # known from the start, as 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

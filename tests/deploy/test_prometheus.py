@@ -36,6 +36,7 @@ def test_every_service_is_scraped_at_its_port() -> None:
             scraped[job["job_name"]] = f"{found['names'][0]}:{found['port']}"
         for found in job.get("static_configs", []):
             scraped[job["job_name"]] = found["targets"][0]
+    assert scraped.pop("gpu") == "gpu-exporter:9400"
     assert scraped == {name: f"{name}:{made.model_fields['port'].default}" for name, made in SETTINGS.items()}
 
 
