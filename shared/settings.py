@@ -3,16 +3,31 @@ from the environment."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+
+
+class _FilledSecrets(SecretsSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if value != ""}
 
 
 class ServiceSettings(BaseSettings):
-    """Read from ``DIPTYCH_<SERVICE>_*``; what services share from plain ``DIPTYCH_*``. Empty ones count as unset."""
+    """Read from ``DIPTYCH_<SERVICE>_*``; what services share from plain ``DIPTYCH_*``. Empty ones count as unset.
+
+    Each can be a file instead, with that name in the folder ``DIPTYCH_SECRETS_DIR``: what an environment holds can be
+    seen by whoever looks at the process or container.
+    """
 
     # An error does not show what was given: among it are secrets.
     model_config = SettingsConfigDict(
@@ -33,6 +48,24 @@ class ServiceSettings(BaseSettings):
         validation_alias=AliasChoices("DIPTYCH_INTERNAL_TOKEN", "internal_token"),
         description="What the gateway shows to encoder and index, the same for all; they ask for none when unset.",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = os.environ.get("DIPTYCH_SECRETS_DIR")
+        if not folder:
+            return init_settings, env_settings
+        if not Path(folder).is_dir():
+            raise ValueError(
+                f"DIPTYCH_SECRETS_DIR is {folder!r}, which is no folder: mount the secrets there, or unset it"
+            )
+        return init_settings, env_settings, _FilledSecrets(settings_cls, secrets_dir=folder)
 
     @field_validator("internal_token")
     @classmethod

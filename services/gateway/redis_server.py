@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from pydantic import SecretStr
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -17,7 +18,15 @@ from shared.telemetry import log
 class RedisServer:
     """A server that fails is left alone until a ``PING`` every ``retry_seconds`` is answered again."""
 
-    def __init__(self, url: str | None, *, timeout_seconds: float, retry_seconds: float, max_connections: int) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        timeout_seconds: float,
+        retry_seconds: float,
+        max_connections: int,
+        password: SecretStr | None = None,
+    ) -> None:
         self._retry_seconds = retry_seconds
         self._away = True
         self._search: asyncio.Task[None] | None = None
@@ -25,6 +34,7 @@ class RedisServer:
         if url is not None:
             self._redis = Redis.from_url(
                 url,
+                password=password.get_secret_value() if password else None,
                 socket_connect_timeout=timeout_seconds,
                 socket_timeout=timeout_seconds,
                 retry=Retry(NoBackoff(), 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.keys import read_keys
@@ -24,6 +24,11 @@ class GatewaySettings(ServiceSettings):
         None,
         validation_alias=AliasChoices("DIPTYCH_GATEWAY_REDIS_URL", "DIPTYCH_REDIS_URL", "redis_url"),
         description="The cache, as redis://host:port/database. Without one nothing is cached.",
+    )
+    redis_password: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DIPTYCH_GATEWAY_REDIS_PASSWORD", "DIPTYCH_REDIS_PASSWORD", "redis_password"),
+        description="For a redis_url without one.",
     )
     api_keys: Path | None = Field(
         None, description="File of API keys (diptych keys); it is followed. Without one everybody may do everything."

@@ -53,6 +53,7 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
     redis = RedisServer(
         settings.redis_url,
+        password=settings.redis_password,
         timeout_seconds=settings.redis_timeout_seconds,
         retry_seconds=settings.redis_retry_seconds,
         max_connections=2 * settings.max_in_flight,

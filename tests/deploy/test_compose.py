@@ -28,6 +28,8 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "gateway": GatewaySettings,
     "demo": DemoSettings,
 }
+# Variables that are no field of the settings.
+OTHERS = {"DIPTYCH_SECRETS_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"}
 BUILT = [name for name, service in SERVICES.items() if "build" in service]
 
 
@@ -84,15 +86,20 @@ def test_may_do_no_more_than_it_needs(service: str) -> None:
 
 
 def test_only_the_public_faces_have_ports() -> None:
-    assert {name for name, service in SERVICES.items() if "ports" in service} == {"gateway", "demo", "prometheus"}
+    assert {name for name, service in SERVICES.items() if "ports" in service} == {
+        "gateway",
+        "demo",
+        "prometheus",
+        "grafana",
+    }
     hosts = [port.split(":8000")[0] for port in SERVICES["gateway"]["ports"]]
     assert hosts == ["${BIND:-127.0.0.1}:${PORT:-8000}"]  # nobody is let in from outside who was not asked for
 
 
-@pytest.mark.parametrize("service", [name for name in SERVICES if SERVICES[name].get("environment")])
+@pytest.mark.parametrize("service", [name for name in BUILT if SERVICES[name].get("environment")])
 def test_variables_are_settings_of_the_service(service: str) -> None:
     settings = SETTINGS[service.removesuffix("-gpu")]
-    environment: dict[str, str] = SERVICES[service]["environment"]
+    environment = {k: v for k, v in SERVICES[service]["environment"].items() if k not in OTHERS}
     built = dict(re.findall(r"(DIPTYCH_\w+)=(\S+)", dockerfile(service)))
     known = variables(settings)
     assert set(environment) | set(built) <= set(known)
@@ -138,14 +145,27 @@ def test_the_index_finds_photos_where_they_were_indexed() -> None:
     assert photos.endswith(":ro")
 
 
-def test_keys_and_the_internal_token_come_from_the_environment() -> None:
-    for service in ("encoder", "encoder-gpu", "index", "gateway"):
-        assert SERVICES[service]["environment"]["DIPTYCH_INTERNAL_TOKEN"] == "${DIPTYCH_INTERNAL_TOKEN:-}"
+def test_secrets_are_files_that_only_those_get_who_need_them() -> None:
+    secrets = {name: set(service["secrets"]) for name, service in SERVICES.items() if "secrets" in service}
+    token, password, key = "DIPTYCH_INTERNAL_TOKEN", "DIPTYCH_REDIS_PASSWORD", "DIPTYCH_DEMO_API_KEY"
+    assert secrets == {
+        "redis": {password},
+        "encoder": {token},
+        "encoder-gpu": {token},
+        "index": {token},
+        "gateway": {token, password},
+        "demo": {key},
+    }
+    for service in secrets.keys() & set(BUILT):
+        assert secrets[service] <= set(variables(SETTINGS[service.removesuffix("-gpu")]))
+        assert SERVICES[service]["environment"]["DIPTYCH_SECRETS_DIR"] == "/run/secrets"
+    for name, secret in COMPOSE["secrets"].items():
+        file = ROOT / secret["file"].replace("${SECRETS:-./deploy/secrets}", "deploy/secrets")
+        assert file.read_bytes() == b"", f"{name} belongs into a folder of its own, not into this one"
     gateway = SERVICES["gateway"]
     assert gateway["environment"]["DIPTYCH_GATEWAY_API_KEYS"] == "${KEYS:+/keys/keys.json}"
     # A folder: a file that is mounted by itself stays the old one when the name goes to a new one.
     assert gateway["volumes"] == ["${KEYS:-keys}:/keys:ro"]
-    assert SERVICES["demo"]["environment"]["DIPTYCH_DEMO_API_KEY"] == "${DIPTYCH_API_KEY:-}"
 
 
 def test_one_encoder_is_there_unless_told_otherwise() -> None:
@@ -156,9 +176,9 @@ def test_one_encoder_is_there_unless_told_otherwise() -> None:
 
 def test_compose_accepts_the_file_and_starts_one_encoder() -> None:
     default = configure()["services"]
-    assert set(default) == {"redis", "publish", "encoder", "index", "gateway", "demo", "prometheus"}
+    assert set(default) == {"redis", "publish", "encoder", "index", "gateway", "demo", "prometheus", "grafana"}
     gpu = configure("--profile", "gpu")["services"]
-    assert set(gpu) == set(default) - {"encoder"} | {"encoder-gpu"}
+    assert set(gpu) == set(default) - {"encoder"} | {"encoder-gpu", "gpu-exporter"}
     assert gpu["encoder-gpu"]["networks"]["back"]["aliases"] == ["encoder"]
     (device,) = gpu["encoder-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]

