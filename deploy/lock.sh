@@ -14,6 +14,6 @@ lock() {
 }
 
 lock dev "$@"
-for role in encoder encoder-torch index gateway demo serve train; do
+for role in encoder encoder-torch index gateway demo otel serve train; do
     lock "$role" --constraints deploy/requirements/dev.txt
 done

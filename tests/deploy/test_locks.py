@@ -15,7 +15,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-ROLES = ("encoder", "encoder-torch", "index", "gateway", "demo", "serve", "train", "dev")
+ROLES = ("encoder", "encoder-torch", "index", "gateway", "demo", "otel", "serve", "train", "dev")
 # Where people run Diptych; each must get one version of everything.
 PLACES = [
     {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": system, "platform_system": name}
@@ -92,7 +92,7 @@ def test_roles_agree_with_dev(place: dict[str, str]) -> None:
         assert not strays, f"{role}.txt and dev.txt differ: run deploy/lock.sh"
 
 
-@pytest.mark.parametrize("role", ["encoder", "index", "gateway", "demo", "serve"])
+@pytest.mark.parametrize("role", ["encoder", "index", "gateway", "demo", "otel", "serve"])
 def test_serving_needs_no_torch(role: str) -> None:
     heavy = {name for place in PLACES for name in versions(role, place) if re.match(r"torch|nvidia|cuda|triton", name)}
     assert not heavy
