@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import ReadyResponse
 from shared.settings import ServiceSettings
 from shared.telemetry import (
+    QUIET_PATHS,
     ASGIApp,
     Message,
     Receive,
@@ -32,8 +34,17 @@ from shared.telemetry import (
     log,
     request_id,
 )
+from shared.tracing import trace_requests
 
 Problems = Callable[[], Awaitable[list[str]]]
+
+# Of FastAPI's own telemetry only spans for requests, and only when there is where to send them (shared.tracing).
+_TRACED: TelemetryConfig = {
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "exclude": lambda scope: scope["path"].startswith(QUIET_PATHS),
+}
 
 INTERNAL_HEADER = "X-Diptych-Internal"
 
@@ -166,7 +177,9 @@ def create_app(
     paths ``streamed`` may be of any length when they are posted. With an ``internal_token`` only who shows it is
     answered. With ``openapi_url=None`` there is no page at ``/docs``.
     """
-    app = FastAPI(title=title or f"Diptych {service}", docs_url=None, redoc_url=None, **fastapi_options)
+    app = FastAPI(
+        title=title or f"Diptych {service}", docs_url=None, redoc_url=None, telemetry=_TRACED, **fastapi_options
+    )
     if app.openapi_url is not None:
         serve_docs(app)
     app.add_middleware(BodyLimitMiddleware, limit=max_body_bytes, streamed=streamed)
@@ -223,6 +236,7 @@ def create_app(
 def run(service: str, app: FastAPI, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests in flight."""
     configure_logging(service, settings.log_level, settings.log_format)
+    trace_requests(service)
     log.info("starting", host=settings.host, port=settings.port)
     # What was imported stays: a collector that looks through it again and again stops all requests for 80 ms.
     gc.freeze()

@@ -20,7 +20,7 @@ REQUEST_ID_HEADER = "X-Request-ID"
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_QUIET_PATHS = ("/health/", "/metrics", "/status")
+QUIET_PATHS = ("/health/", "/metrics", "/status")
 
 REQUESTS = Counter("diptych_http_requests_total", "Requests answered.", ["service", "route", "method", "status"])
 LATENCY = Histogram(
@@ -129,7 +129,7 @@ class TelemetryMiddleware:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             _requests(self._service, route, method, str(status)).inc()
             _latency(self._service, route).observe(seconds)
-            if not scope["path"].startswith(_QUIET_PATHS):
+            if not scope["path"].startswith(QUIET_PATHS):
                 log.info(
                     "request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 2)
                 )

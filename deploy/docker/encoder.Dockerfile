@@ -2,9 +2,10 @@
 # ONNX Runtime on the CPU; with --build-arg LOCK=encoder-torch torch with CUDA, for an NVIDIA GPU.
 FROM python:3.12-slim AS packages
 ARG LOCK=encoder
-COPY deploy/requirements/${LOCK}.txt /requirements.txt
+COPY deploy/requirements/${LOCK}.txt deploy/requirements/otel.txt /requirements/
 RUN python -m venv --without-pip /venv \
- && pip --python /venv/bin/python install --no-cache-dir --require-hashes -r /requirements.txt
+ && pip --python /venv/bin/python install --no-cache-dir --require-hashes \
+    -r /requirements/${LOCK}.txt -r /requirements/otel.txt
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --home-dir /tmp --no-create-home diptych \

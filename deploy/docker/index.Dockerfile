@@ -1,8 +1,9 @@
 # Build from the repository's root: docker build -f deploy/docker/index.Dockerfile .
 FROM python:3.12-slim AS packages
-COPY deploy/requirements/index.txt /requirements.txt
+COPY deploy/requirements/index.txt deploy/requirements/otel.txt /requirements/
 RUN python -m venv --without-pip /venv \
- && pip --python /venv/bin/python install --no-cache-dir --require-hashes -r /requirements.txt
+ && pip --python /venv/bin/python install --no-cache-dir --require-hashes \
+    -r /requirements/index.txt -r /requirements/otel.txt
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --home-dir /tmp --no-create-home diptych \
