@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke train test chaos check results measure given-flickr8k clean
+.PHONY: help demo smoke train test chaos check results measure reference docs given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -41,11 +41,17 @@ results: $(VENV)/.installed-serve ## Write docs/results.md and its plots from do
 measure: given-flickr8k $(VENV)/.installed-dev ## Measure the shipped model and write docs/results/*.json: FLICKR8K=DIR
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec training/recipes/measure.sh "$(FLICKR8K)"
 
+reference: $(VENV)/.installed-serve ## Write docs/reference/*.md from the code
+	@exec $(BIN)/python -m diptych.reference
+
+docs: $(VENV)/.installed-docs ## Build the documentation's site into site/; a broken link fails
+	@exec $(BIN)/zensical build --strict --clean
+
 given-flickr8k:
 	@test -n "$(FLICKR8K)" || { echo "say where Flickr8k is: make $(MAKECMDGOALS) FLICKR8K=DIR"; exit 1; }
 
 clean: ## Delete what was installed and cached; what was published and indexed (.diptych) stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis test-output site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development install is the serving one and more.

@@ -34,14 +34,18 @@ class ServiceSettings(BaseSettings):
         extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    host: str = "127.0.0.1"
-    port: int = Field(ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(ge=0, le=65535, description="Port to listen on.")
     drain_seconds: float = Field(10.0, ge=0, description="How long a stop waits for requests in flight.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", validation_alias=AliasChoices("DIPTYCH_LOG_LEVEL", "log_level")
+        "info",
+        validation_alias=AliasChoices("DIPTYCH_LOG_LEVEL", "log_level"),
+        description="What is logged: this and graver.",
     )
     log_format: Literal["json", "console"] = Field(
-        "json", validation_alias=AliasChoices("DIPTYCH_LOG_FORMAT", "log_format")
+        "json",
+        validation_alias=AliasChoices("DIPTYCH_LOG_FORMAT", "log_format"),
+        description="One JSON object a line for machines, console for people.",
     )
     internal_token: SecretStr | None = Field(
         None,

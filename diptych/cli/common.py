@@ -55,6 +55,9 @@ class Split(StrEnum):
     test = "test"
 
 
+SplitOption = Annotated[Split, typer.Option(help="Which part of the data set.")]
+
+
 def load_split(data: Path, split: Split) -> CaptionedImages:
     """A split of a data set, described. Raises what :func:`training.data.layouts.load` raises."""
     from training.data import layouts

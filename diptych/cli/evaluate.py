@@ -15,6 +15,7 @@ from diptych.cli.common import (
     EngineOption,
     ModelType,
     Split,
+    SplitOption,
     StoreOption,
     console,
     extra,
@@ -27,7 +28,7 @@ from diptych.cli.common import (
 def evaluate(
     context: typer.Context,
     data: DataOption,
-    split: Annotated[Split, typer.Option()] = Split.dev,
+    split: SplitOption = Split.dev,
     model: Annotated[ModelType, typer.Option(help="The dual encoder alone, or with reranking.")] = ModelType.dual,
     artifact: ArtifactOption = None,
     depth: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's best are reranked.")] = 50,

@@ -36,7 +36,9 @@ def build(
     index_dir: Annotated[
         Path, typer.Option("--index-dir", "--index_dir", help="Working folder; a build that was cut off goes on here.")
     ] = Path(".diptych/build"),
-    batch_size: Annotated[int, typer.Option("--batch-size", "--batch_size", min=1)] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "--batch_size", min=1, help="Photos embedded at once.")
+    ] = 32,
     model_type: Annotated[
         ModelType, typer.Option("--model-type", "--model_type", help="cross makes sure that the model can rerank.")
     ] = ModelType.dual,

@@ -14,6 +14,7 @@ from diptych.cli.common import (
     DataOption,
     EngineOption,
     Split,
+    SplitOption,
     StoreOption,
     console,
     extra,
@@ -41,7 +42,7 @@ def _depths(value: str) -> str:
 def depth(
     context: typer.Context,
     data: DataOption,
-    split: Annotated[Split, typer.Option()] = Split.dev,
+    split: SplitOption = Split.dev,
     depths: Annotated[
         str, typer.Option(callback=_depths, help="How many of the dual encoder's best are reranked.")
     ] = "5,10,20,50,100",
@@ -90,7 +91,7 @@ def gallery(
 def failures(
     context: typer.Context,
     data: DataOption,
-    split: Annotated[Split, typer.Option()] = Split.dev,
+    split: SplitOption = Split.dev,
     worst: Annotated[int, typer.Option(min=0, help="How many of the photos found last are named.")] = 20,
     artifact: ArtifactOption = None,
     engine: EngineOption = "auto",
@@ -116,7 +117,7 @@ def failures(
 def tokens(
     context: typer.Context,
     data: DataOption,
-    split: Annotated[Split, typer.Option()] = Split.dev,
+    split: SplitOption = Split.dev,
     depth: Annotated[int, typer.Option(min=1, help="How many of the dual encoder's best are reranked.")] = 50,
     artifact: ArtifactOption = None,
     engine: EngineOption = "auto",

@@ -9,7 +9,8 @@ import typer
 
 from diptych.cli.common import console, extra, told_plainly
 
-Port = Annotated[int, typer.Option(min=1, max=65535)]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Where the gateway listens.")]
+DemoPort = Annotated[int, typer.Option(min=1, max=65535, help="Where the page listens.")]
 
 
 def up(
@@ -18,7 +19,7 @@ def up(
     state: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path(".diptych"),
     host: Annotated[str, typer.Option(help="Address that the gateway and the page listen on.")] = "127.0.0.1",
     port: Port = 8000,
-    demo_port: Port = 7860,
+    demo_port: DemoPort = 7860,
     redis_url: Annotated[
         str | None, typer.Option(envvar="DIPTYCH_REDIS_URL", help="A Redis to use instead of one of our own.")
     ] = None,

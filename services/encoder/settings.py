@@ -34,7 +34,7 @@ class EncoderSettings(StoreSettings):
         le=images.PILLOW_MAX_PIXELS,
         description="Pixels that an upload may have, read from its header.",
     )
-    max_body_bytes: int = Field(64_000_000, ge=1000)
+    max_body_bytes: int = Field(64_000_000, ge=1000, description="The largest request.")
     decode_threads: int = Field(
         2, ge=1, description="Images decoded at the same time; each may take 8 bytes a pixel for as long as that takes."
     )
