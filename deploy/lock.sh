@@ -1,7 +1,7 @@
 #!/bin/sh
 # Usage: deploy/lock.sh [--upgrade]
 # Writes deploy/requirements/ROLE.txt for every role: exact versions with hashes, for Python 3.11 to 3.13 on any platform.
-# All roles agree with dev. Without --upgrade versions stay as they are where pyproject.toml allows. UV=... names the uv.
+# All roles agree with dev, as far as it has their packages. Without --upgrade versions stay as they are where pyproject.toml allows. UV=... names the uv.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,6 @@ lock() {
 }
 
 lock dev "$@"
-for role in encoder encoder-torch index gateway demo otel serve train; do
+for role in encoder encoder-torch index gateway demo otel serve train docs; do
     lock "$role" --constraints deploy/requirements/dev.txt
 done
