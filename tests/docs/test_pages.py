@@ -1,4 +1,4 @@
-"""What the hand-written pages claim: links lead somewhere, commands and settings exist."""
+"""What the pages claim holds: links lead somewhere, commands, targets and settings exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stack import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-by_hand = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+each = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
 
 def outside_code(text: str) -> str:
@@ -31,12 +31,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """The lines of a page's shell blocks, continued ones joined, each after `|` and `;` one of its own."""
+    """The lines of a page's shell blocks, continued ones joined."""
     for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.S | re.M):
         yield from (line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip())
 
 
-@by_hand
+@each
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", outside_code(page.read_text(encoding="utf-8"))):
         if re.match(r"https?://", target):
@@ -54,7 +54,7 @@ def _understood(words: list[str]) -> None:
     while isinstance(command, TyperGroup):
         assert words and words[0] in command.commands, f"{name} has no subcommand {words[:1]}"
         name = words.pop(0)
-        command = command.commands[name]  # type: ignore[assignment]
+        command = command.commands[name]
     command.make_context(name, words)
 
 
@@ -63,6 +63,7 @@ def test_every_diptych_command_on_the_pages_is_one_that_the_program_understands(
     for page in PAGES:
         for line in commands(page):
             words = shlex.split(line, comments=True)
+            # After variables, torchrun's options or docker compose's; `python -m diptych` is the same.
             starts = [n for n, word in enumerate(words) if word.removeprefix(".venv/bin/") == "diptych"]
             for start in starts[:1]:
                 try:
