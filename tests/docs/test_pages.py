@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from diptych.cli import app
 from tests.support.stack import ROOT
@@ -48,18 +48,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{page.name} links to {target}; {found.name} has {sorted(anchors(found))}"
 
 
-def _understood(words: list[str]) -> None:
+def _understood(program: object, words: list[str]) -> None:
     """Parse as the program would, without doing it."""
-    command, name = typer.main.get_command(app), words.pop(0)
+    command, name = program, words.pop(0)
     while isinstance(command, TyperGroup):
         assert words and words[0] in command.commands, f"{name} has no subcommand {words[:1]}"
         name = words.pop(0)
         command = command.commands[name]
+    assert isinstance(command, TyperCommand)
     command.make_context(name, words)
 
 
 def test_every_diptych_command_on_the_pages_is_one_that_the_program_understands() -> None:
-    seen = 0
+    program, seen = typer.main.get_command(app), 0
     for page in PAGES:
         for line in commands(page):
             words = shlex.split(line, comments=True)
@@ -67,7 +68,7 @@ def test_every_diptych_command_on_the_pages_is_one_that_the_program_understands(
             starts = [n for n, word in enumerate(words) if word.removeprefix(".venv/bin/") == "diptych"]
             for start in starts[:1]:
                 try:
-                    _understood(words[start:])
+                    _understood(program, words[start:])
                 except Exception as error:
                     pytest.fail(f"{page.relative_to(ROOT)}: {line}: {error!r} {getattr(error, 'message', '')}")
                 seen += 1
