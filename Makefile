@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke train test chaos check results measure reference docs given-flickr8k clean
+.PHONY: help demo smoke train test chaos fuzz audit check results measure errors reference docs given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -37,6 +37,9 @@ check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
 
 results: $(VENV)/.installed-serve ## Write docs/results.md and its plots from docs/results/*.json
 	@exec $(BIN)/diptych measure report docs/results --model artifacts/flickr8k
+
+errors: $(VENV)/.installed-serve ## Write docs/errors.md from the catalogue of problems
+	@$(BIN)/python -c "from shared import problems; print(problems.page(), end='')" >docs/errors.md
 
 measure: given-flickr8k $(VENV)/.installed-dev ## Measure the shipped model and write docs/results/*.json: FLICKR8K=DIR
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec training/recipes/measure.sh "$(FLICKR8K)"

@@ -49,35 +49,33 @@ class Collection:
         image_id = image.id if image.id is not None else hashlib.sha256(image.data).hexdigest()[:16]
         _check_new_id(image_id)
 
-        async def put(pair: Pair) -> dict[str, Any]:
+        async def put(pair: Pair) -> tuple[ChangedImage, int]:
             made = await self._made(image.data, image.captions, pair)
             made["photo"] = np.frombuffer(image.data, np.uint8)
             message = wire.pack(made, {"fingerprint": pair.model.fingerprint, **image.about})
             return await self._index.put(image_id, message, pair.index.ref)
 
-        said = await self._pairing.run(put)
-        self._pairing.changed(said["index"], said["revision"])
-        return ChangedImage.model_validate({**said, "index_version": said["index"]})
+        changed, revision = await self._pairing.run(put)
+        self._pairing.changed(changed.index_version, revision)
+        return changed
 
     async def remove(self, image_id: str) -> None:
         """Raises :class:`Problem` ``not-found``."""
         check_id(image_id)
 
         async def remove(pair: Pair) -> None:
-            said = await self._index.remove(image_id, pair.index.ref)
-            self._pairing.changed(pair.index.ref, said["revision"])
+            self._pairing.changed(pair.index.ref, await self._index.remove(image_id, pair.index.ref))
 
         await self._pairing.run(remove)
 
     async def about(self, image_id: str) -> StoredImage:
         """Raises :class:`Problem` ``not-found``."""
         check_id(image_id)
-        return _stored(await self._pairing.run(lambda pair: self._index.about(image_id, pair.index.ref)))
+        return await self._pairing.run(lambda pair: self._index.about(image_id, pair.index.ref))
 
     async def page(self, after: str, limit: int) -> ImagesPage:
         """Photos by id, those that follow ``after``."""
-        found = await self._pairing.run(lambda pair: self._index.page(after, limit, pair.index.ref))
-        images = [_stored(one) for one in found]
+        images = await self._pairing.run(lambda pair: self._index.page(after, limit, pair.index.ref))
         return ImagesPage(images=images, next=images[-1].id if len(images) == limit else None)
 
     async def follow(self, poll_seconds: float) -> None:
@@ -94,14 +92,12 @@ class Collection:
 
     async def _catch_up(self, pair: Pair) -> None:
         ref = pair.index.ref
-        for waiting in await self._index.pending(ref):
-            image_id = waiting["id"]
+        for image_id, seq in await self._index.pending(ref):
             try:
                 about, photo = await self._index.about(image_id, ref), await self._index.photo(image_id, ref)
-                made = await self._made(photo.data, about["captions"], pair)
+                made = await self._made(photo.data, about.captions, pair)
                 message = wire.pack(made, {"fingerprint": pair.model.fingerprint})
-                said = await self._index.put_embedding(image_id, waiting["seq"], message, ref)
-                self._pairing.changed(ref, said["revision"])
+                self._pairing.changed(ref, await self._index.put_embedding(image_id, seq, message, ref))
             except Problem as problem:
                 if problem.slug not in ("not-found", "invalid-image", "image-too-large"):
                     raise
@@ -132,8 +128,3 @@ def _check_new_id(image_id: str) -> None:
             f"id: {image_id[:80]!r} cannot be an id: up to 128 letters, digits, dots, dashes and underscores, and no "
             "dot first",
         ) from problem
-
-
-def _stored(about: dict[str, Any]) -> StoredImage:
-    path = f"/images/{about['id']}"
-    return StoredImage.model_validate({**about, "image_path": path, "thumbnail_path": f"{path}/thumbnail"})

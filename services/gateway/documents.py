@@ -18,7 +18,7 @@ _SHOWN = 60
 class ProblemDocument(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str = Field(description="urn:diptych:problem: and the kind of problem.")
+    type: str = Field(description="urn:diptych:problem: and the kind of problem, as docs/errors.md lists them.")
     title: str
     status: int
     detail: str = Field(description="What was wrong, with which value, and what to do.")
@@ -30,7 +30,7 @@ def described(**examples: str) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for name, detail in examples.items():
         slug = name.replace("_", "-")
-        status, title = CATALOGUE[slug]
+        status, title = CATALOGUE[slug][:2]
         response = responses.setdefault(
             status,
             {

@@ -7,8 +7,10 @@ everything else is :class:`UnavailableError`.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -17,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from services.gateway.circuit import PAUSE_SECONDS, Circuit
 from shared import tokens, wire
 from shared.problems import CATALOGUE, Problem
-from shared.schemas import EncoderStatus, IndexStatus, ServedModel
+from shared.schemas import ChangedImage, EncoderStatus, IndexStatus, ServedModel, StoredImage
 from shared.telemetry import REQUEST_ID_HEADER, request_id
 from shared.tokens import TokenFeatures
 from shared.wire import WireError
@@ -27,6 +30,7 @@ from shared.wire import WireError
 Modality = Literal["text", "image"]
 Collection = Literal["images", "captions"]
 Status = TypeVar("Status", bound=BaseModel)
+T = TypeVar("T")
 
 # What a neighbour may say about a request of ours that its caller should hear. Any other error is the neighbour's own.
 _PASSED_ON = frozenset(
@@ -42,6 +46,8 @@ _PASSED_ON = frozenset(
     }
 )
 _DOCUMENT = ("type", "title", "status", "detail", "request_id")
+# What reading a JSON document raises that is not what it should be; pydantic's ValidationError is a ValueError.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class UnavailableError(Problem):
@@ -51,8 +57,8 @@ class UnavailableError(Problem):
     at once is worth it. After a time-out it is not.
     """
 
-    def __init__(self, detail: str, *, dropped: bool = False) -> None:
-        super().__init__("neighbour-unavailable", detail, retry_after=1)
+    def __init__(self, detail: str, *, dropped: bool = False, retry_after: int = 1) -> None:
+        super().__init__("neighbour-unavailable", detail, retry_after=retry_after)
         self.dropped = dropped
 
 
@@ -107,6 +113,8 @@ class Neighbour:
         self._session = session
         self.url = url.rstrip("/")
         self._connect_seconds = connect_seconds
+        # One for each kind of call: a reranker that hangs is no reason to stop embedding.
+        self._circuits: defaultdict[str, Circuit] = defaultdict(Circuit)
 
     async def _ask(
         self, method: str, path: str, seconds: float, passed_on: frozenset[str] = _PASSED_ON, **options: Any
@@ -116,19 +124,30 @@ class Neighbour:
         headers.update(options.pop("headers", {}))
         options["params"] = {key: _parameter(value) for key, value in options.get("params", {}).items()}
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)
+        kind = "/images" if path.startswith("/images") else path
+        circuit = self._circuits[kind]
+        if kind != "/status" and not circuit.admits():
+            raise UnavailableError(
+                f"the {self.name} at {self.url} has stopped answering {kind} in time and is left alone for a moment: "
+                "see its log, or start it again",
+                retry_after=math.ceil(PAUSE_SECONDS),
+            )
         try:
             async with self._session.request(
                 method, self.url + path, headers=headers, timeout=timeout, allow_redirects=False, **options
             ) as response:
                 body = await response.read()
         except TimeoutError as error:
+            circuit.timed_out()
             raise UnavailableError(f"the {self.name} at {self.url} did not answer within {seconds:g} s") from error
         except (aiohttp.ClientError, ValueError) as error:
+            circuit.ended()
             raise UnavailableError(
                 f"the {self.name} at {self.url} does not answer ({_reason(error)}): "
                 f"start it, or correct DIPTYCH_GATEWAY_{self.name.upper()}_URL",
                 dropped=isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError),
             ) from error
+        circuit.ended()
         if response.status != 200:
             raise self._refusal(response, body, passed_on)
         return PhotoFile(body, response.content_type)
@@ -138,7 +157,7 @@ class Neighbour:
             document = json.loads(body)
             slug = document["type"].rpartition(":")[2]
             detail = str(document["detail"])
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except _UNREADABLE:
             return UnavailableError(
                 f"what answers at {self.url} (status {response.status}) is no Diptych {self.name}: "
                 f"correct DIPTYCH_GATEWAY_{self.name.upper()}_URL"
@@ -276,6 +295,8 @@ class Index(Neighbour):
         try:
             tensors, meta = wire.unpack(answer.data)
             items = meta["items"][0]
+            for item in items:
+                str(item["id"]), str(item["name"] if collection == "images" else item["caption"])
             cosines = wire.require(tensors, "scores", np.float32, 1, len(items))[0]
             features = tokens.from_tensors(tensors) if with_tokens else []
             if with_tokens and len(features) != len(items):
@@ -306,46 +327,62 @@ class Index(Neighbour):
             raise self._unreadable(error) from error
         return Embeddings(vectors, features)
 
-    async def put(self, image_id: str, message: bytes, ref: str) -> dict[str, Any]:
-        """Store a photo with what the model made of it; returns what the index says of the change."""
+    async def put(self, image_id: str, message: bytes, ref: str) -> tuple[ChangedImage, int]:
+        """Store a photo with what the model made of it. What came of it, and the number of the change."""
         return await self._json(
-            "PUT", f"/images/{image_id}", ref, data=message, headers={"Content-Type": wire.MEDIA_TYPE}
+            "PUT",
+            f"/images/{image_id}",
+            ref,
+            lambda said: (ChangedImage.model_validate({**said, "index_version": said["index"]}), int(said["revision"])),
+            data=message,
+            headers={"Content-Type": wire.MEDIA_TYPE},
         )
 
-    async def put_embedding(self, image_id: str, seq: int, message: bytes, ref: str) -> dict[str, Any]:
-        """What the model of this index made of a photo that waits for it."""
+    async def put_embedding(self, image_id: str, seq: int, message: bytes, ref: str) -> int:
+        """What the model of this index made of a photo that waits for it; gives the number of the change."""
         return await self._json(
             "PUT",
             f"/images/{image_id}/embedding",
             ref,
+            lambda said: int(said["revision"] or 0),
             params={"seq": seq},
             data=message,
             headers={"Content-Type": wire.MEDIA_TYPE},
         )
 
-    async def remove(self, image_id: str, ref: str) -> dict[str, Any]:
-        """Raises :class:`Problem` ``not-found``."""
-        return await self._json("DELETE", f"/images/{image_id}", ref)
+    async def remove(self, image_id: str, ref: str) -> int:
+        """The number of the change. Raises :class:`Problem` ``not-found``."""
+        return await self._json("DELETE", f"/images/{image_id}", ref, lambda said: int(said["revision"]))
 
-    async def about(self, image_id: str, ref: str) -> dict[str, Any]:
+    async def about(self, image_id: str, ref: str) -> StoredImage:
         """Raises :class:`Problem` ``not-found``."""
-        return await self._json("GET", f"/images/{image_id}", ref)
+        return await self._json("GET", f"/images/{image_id}", ref, _stored)
 
-    async def page(self, after: str, limit: int, ref: str) -> list[dict[str, Any]]:
+    async def page(self, after: str, limit: int, ref: str) -> list[StoredImage]:
         """Photos by id, those that follow ``after``."""
-        found: list[dict[str, Any]] = (await self._json("GET", "/images", ref, {"after": after, "limit": limit}))[
-            "images"
-        ]
-        return found
+        return await self._json(
+            "GET",
+            "/images",
+            ref,
+            lambda said: [_stored(one) for one in said["images"]],
+            params={"after": after, "limit": limit},
+        )
 
-    async def pending(self, ref: str) -> list[dict[str, Any]]:
+    async def pending(self, ref: str) -> list[tuple[str, int]]:
         """``id`` and ``seq`` of photos that the index's model has not seen."""
-        found: list[dict[str, Any]] = (await self._json("GET", "/pending", ref))["images"]
-        return found
+        return await self._json(
+            "GET", "/pending", ref, lambda said: [(str(one["id"]), int(one["seq"])) for one in said["images"]]
+        )
 
     async def _json(
-        self, method: str, path: str, ref: str, params: dict[str, Any] | None = None, **options: Any
-    ) -> dict[str, Any]:
+        self,
+        method: str,
+        path: str,
+        ref: str,
+        read: Callable[[Any], T],
+        params: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> T:
         answer = await self._ask(
             method,
             path,
@@ -355,10 +392,9 @@ class Index(Neighbour):
             **options,
         )
         try:
-            found: dict[str, Any] = json.loads(answer.data)
-        except ValueError as error:
+            return read(json.loads(answer.data))
+        except _UNREADABLE as error:
             raise self._unreadable(error) from error
-        return found
 
     async def photo(self, image_id: str, ref: str) -> PhotoFile:
         """A photo's file. Raises :class:`Problem` ``not-found`` when there is none, or no longer."""
@@ -372,6 +408,11 @@ class Index(Neighbour):
         if not answer.media_type.startswith("image/"):
             raise self._unreadable(ValueError(f"photo {image_id} came as {answer.media_type}"))
         return answer
+
+
+def _stored(about: dict[str, Any]) -> StoredImage:
+    path = f"/images/{about['id']}"
+    return StoredImage.model_validate({**about, "image_path": path, "thumbnail_path": f"{path}/thumbnail"})
 
 
 def _reason(error: Exception) -> str:
