@@ -29,6 +29,13 @@ test: $(VENV)/.installed-dev ## Run all tests [FLICKR8K_ROOT=DIR for those on th
 chaos: $(VENV)/.installed-dev ## Kill the index service while it is written to, and count what is lost [KILLS=500] [JSON=FILE]
 	@exec $(BIN)/python -m tests.support.kills --kills $(or $(KILLS),500) $(if $(JSON),--json "$(JSON)")
 
+fuzz: $(VENV)/.installed-dev ## Throw requests at every service and see that it keeps to its description [EXAMPLES=500] [SEED=0]
+	@exec $(BIN)/python -m tests.support.fuzz --examples $(or $(EXAMPLES),500) --seed $(or $(SEED),0)
+
+audit: $(VENV)/.installed-dev ## Look up all locked packages among known vulnerabilities (asks an online service)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install -q pip-audit; }
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r deploy/requirements/dev.txt
+
 check: $(VENV)/.installed-dev ## Formatting, lint, types and import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -17,10 +17,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from shared.docs import serve_docs
 from shared.problems import MEDIA_TYPE, Problem
-from shared.schemas import ReadyResponse
+from shared.schemas import ProblemDocument, ReadyResponse
 from shared.settings import ServiceSettings
 from shared.telemetry import (
     QUIET_PATHS,
@@ -47,6 +48,14 @@ _TRACED: TelemetryConfig = {
 }
 
 INTERNAL_HEADER = "X-Diptych-Internal"
+# For the description of a service whose routes do not list their problems one by one.
+ANY_PROBLEM: dict[int | str, dict[str, Any]] = {
+    statuses: {
+        "description": "A problem; docs/errors.md lists them all",
+        "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+    }
+    for statuses in ("4XX", "5XX")
+}
 
 
 def problem_response(problem: Problem) -> JSONResponse:
@@ -207,7 +216,7 @@ def create_app(
         if error.status_code == 405:
             refusal = Problem("method-not-allowed", f"{request.url.path} does not take {request.method}")
             response = problem_response(refusal)
-            response.headers.update(error.headers or {})  # Allow
+            response.headers["Allow"] = ", ".join(_methods(app, request.scope))
             return response
         return problem_response(Problem("invalid-request", str(error.detail)))
 
@@ -231,6 +240,15 @@ def create_app(
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """What may be done at an address. Starlette names only what the first of the routes there takes."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] == Match.FULL for route in app.routes)
+    ]
 
 
 def run(service: str, app: FastAPI, settings: ServiceSettings) -> None:

@@ -167,3 +167,13 @@ class ReadyResponse(BaseModel):
 
     ready: bool
     problems: list[str] = Field(default_factory=list)
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="urn:diptych:problem: and the kind of problem, as docs/errors.md lists them.")
+    title: str
+    status: int
+    detail: str = Field(description="What was wrong, with which value, and what to do.")
+    request_id: str = Field(description="The id under which the services logged the request.")

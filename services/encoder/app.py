@@ -16,14 +16,16 @@ from services.encoder.lanes import Embedding, Lanes, Pairs
 from services.encoder.settings import EncoderSettings
 from shared import tokens, wire
 from shared.artifacts import ArtifactStore, Ref
+from shared.docs import gives, takes
 from shared.engines import Engine, TokensError, images, open_engine, texts
-from shared.http import create_app, run
+from shared.http import ANY_PROBLEM, create_app, run
 from shared.problems import Problem
 from shared.schemas import EncoderStatus, ServedModel
 from shared.watch import VersionWatcher
 
 MISSING = "no model is published in {store}: run diptych publish (or diptych up)"
 
+TENSORS = gives(wire.MEDIA_TYPE)
 ModelRef = Annotated[str | None, Query(description="name/version; the current one when left out")]
 
 
@@ -69,6 +71,7 @@ def create(settings: EncoderSettings) -> FastAPI:
         max_body_bytes=settings.max_body_bytes,
         internal_token=settings.internal_token,
         lifespan=lifespan,
+        responses=ANY_PROBLEM,
     )
 
     @app.get("/status", summary="What is loaded")
@@ -81,7 +84,7 @@ def create(settings: EncoderSettings) -> FastAPI:
             problem=watcher.problem,
         )
 
-    @app.post("/embed/text", summary="Texts to vectors", response_class=Response)
+    @app.post("/embed/text", summary="Texts to vectors", response_class=Response, responses=TENSORS)
     async def embed_text(request: Request, asked: TextRequest) -> Response:
         if len(asked.texts) > settings.max_texts:
             raise Problem(
@@ -96,7 +99,13 @@ def create(settings: EncoderSettings) -> FastAPI:
         embedded = await while_connected(request, lanes.embed_texts(engine, asked.texts))
         return _message(ref, engine, embedded, asked.tokens)
 
-    @app.post("/embed/image", summary="An image file to a vector", response_class=Response)
+    @app.post(
+        "/embed/image",
+        summary="An image file to a vector",
+        response_class=Response,
+        responses=TENSORS,
+        openapi_extra=takes("application/octet-stream"),
+    )
     async def embed_image(
         request: Request, model: ModelRef = None, with_tokens: Annotated[bool, Query(alias="tokens")] = False
     ) -> Response:
@@ -112,7 +121,13 @@ def create(settings: EncoderSettings) -> FastAPI:
                 raise Problem(error.slug, str(error)) from error
         return _message(ref, engine, embedded, with_tokens)
 
-    @app.post("/rerank", summary="Matching logits of a query's candidates", response_class=Response)
+    @app.post(
+        "/rerank",
+        summary="Matching logits of a query's candidates",
+        response_class=Response,
+        responses=TENSORS,
+        openapi_extra=takes(wire.MEDIA_TYPE),
+    )
     async def rerank(
         request: Request,
         query: Annotated[Literal["text", "image"], Query(description="What the query is; candidates are the other.")],

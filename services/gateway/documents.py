@@ -7,22 +7,12 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 
 from shared.http import problem_response
 from shared.problems import CATALOGUE, MEDIA_TYPE, Problem
+from shared.schemas import ProblemDocument
 
 _SHOWN = 60
-
-
-class ProblemDocument(BaseModel):
-    """RFC 9457 problem details."""
-
-    type: str = Field(description="urn:diptych:problem: and the kind of problem, as docs/errors.md lists them.")
-    title: str
-    status: int
-    detail: str = Field(description="What was wrong, with which value, and what to do.")
-    request_id: str = Field(description="The id under which the services logged the request.")
 
 
 def described(**examples: str) -> dict[int | str, dict[str, Any]]:

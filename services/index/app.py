@@ -22,7 +22,8 @@ from services.index.writer import Writer
 from shared import tokens, wire
 from shared.artifacts import ArtifactError, ArtifactStore, Deployment, Ref
 from shared.collections import LIBRARIES, Collection, IndexDirectory
-from shared.http import create_app, run
+from shared.docs import gives, takes
+from shared.http import ANY_PROBLEM, create_app, run
 from shared.problems import Problem
 from shared.schemas import IndexStatus, ServedIndex
 from shared.watch import VersionWatcher
@@ -75,6 +76,7 @@ def create(settings: IndexSettings) -> FastAPI:
         max_body_bytes=settings.max_body_bytes,
         internal_token=settings.internal_token,
         lifespan=lifespan,
+        responses=ANY_PROBLEM,
     )
     for name in ("images", "captions"):
         ITEMS.labels(name).set_function(_counter(watcher, name))
@@ -87,7 +89,13 @@ def create(settings: IndexSettings) -> FastAPI:
         served = [_served(index) for index in watcher.loaded.values()]
         return IndexStatus(current=watcher.current_ref, indexes=served, problem=watcher.problem)
 
-    @app.post("/search", summary="The items nearest to each query", response_class=Response)
+    @app.post(
+        "/search",
+        summary="The items nearest to each query",
+        response_class=Response,
+        responses=gives(wire.MEDIA_TYPE),
+        openapi_extra=takes(wire.MEDIA_TYPE),
+    )
     async def search(
         request: Request,
         collection: CollectionName,

@@ -14,6 +14,7 @@ from services.index.writer import Writer
 from shared import tokens, wire
 from shared.collections import IndexDirectory, Item, items
 from shared.collections.library import Embedded, Photo, Put, Remove
+from shared.docs import takes
 from shared.problems import Problem
 from shared.watch import VersionWatcher
 
@@ -37,7 +38,9 @@ class About(BaseModel):
 def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer) -> APIRouter:
     router = APIRouter()
 
-    @router.put("/images/{image_id}", summary="Add a photo, or put another in its place")
+    body = takes(wire.MEDIA_TYPE)
+
+    @router.put("/images/{image_id}", summary="Add a photo, or put another in its place", openapi_extra=body)
     async def put(request: Request, image_id: ImageId, index: IndexRef = None) -> dict[str, Any]:
         ref, found = watcher.get(index)
         fingerprint = found.manifest.fingerprint
@@ -64,7 +67,11 @@ def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer) -> AP
         revision = await writer.submit(found.manifest.name, new)
         return {**answer, "status": "created" if before is None else "replaced", "revision": revision}
 
-    @router.put("/images/{image_id}/embedding", summary="What this index's model made of a photo that waits for it")
+    @router.put(
+        "/images/{image_id}/embedding",
+        summary="What this index's model made of a photo that waits for it",
+        openapi_extra=body,
+    )
     async def embed(
         request: Request, image_id: ImageId, seq: Annotated[int, Query(ge=1)], index: IndexRef = None
     ) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Response
 from PIL import Image
 
 from shared.collections import IndexDirectory
+from shared.docs import gives
 from shared.problems import Problem
 from shared.watch import VersionWatcher
 
@@ -44,7 +45,9 @@ def photo_routes(watcher: VersionWatcher[IndexDirectory]) -> APIRouter:
         waiting = sorted(found.pending.items(), key=lambda entry: entry[1])[:limit]
         return {"images": [{"id": image_id, "seq": seq} for image_id, seq in waiting]}
 
-    @router.get("/images/{image_id}/content", summary="A photo's file", response_class=Response)
+    @router.get(
+        "/images/{image_id}/content", summary="A photo's file", response_class=Response, responses=gives("image/*")
+    )
     async def content(image_id: str, index: IndexRef = None) -> Response:
         _, found = watcher.get(index)
         try:

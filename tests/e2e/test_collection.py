@@ -18,6 +18,7 @@ from shared.client import Client
 from shared.schemas import ModelType
 from tests.support.stack import Stack
 from tests.support.store import MODELS, Prepared
+from tests.support.uploads import NO_PICTURES, PICTURES
 from tests.support.waiting import wait_for
 
 
@@ -173,6 +174,25 @@ def test_what_cannot_be_stored_is_refused_and_stores_nothing(
     answer = put(http, drawn, "refused", **said)
     assert answer.status_code == status, answer.text
     assert says in answer.json()["detail"]
+    assert http.get("/v1/images/refused").status_code == 404
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures_of_every_kind_are_stored_and_shown(http: httpx.Client, drawn: Path, kind: str) -> None:
+    drawn.write_bytes(PICTURES[kind]())
+    assert put(http, drawn, "kept", caption=f"what is {kind}\0").status_code in (200, 201)
+    assert http.get("/images/kept").content == drawn.read_bytes()
+    small = http.get("/images/kept/thumbnail")
+    assert (small.status_code, small.headers["Content-Type"]) == (200, "image/jpeg")
+    assert http.delete("/v1/images/kept").status_code == 204
+
+
+@pytest.mark.parametrize("kind", NO_PICTURES)
+def test_what_is_no_picture_is_not_stored(http: httpx.Client, drawn: Path, kind: str) -> None:
+    make, status = NO_PICTURES[kind]
+    drawn.write_bytes(make())
+    answer = put(http, drawn, "refused")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert http.get("/v1/images/refused").status_code == 404
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 import numpy as np
@@ -21,9 +21,9 @@ from shared.schemas import ModelType
 from shared.scoring import Cut
 from tests.support.load import same
 from tests.support.oracle import Oracle
-from tests.support.photos import draw
 from tests.support.stack import Stack
 from tests.support.store import SHARED, Prepared
+from tests.support.uploads import NO_PICTURES, PICTURES, WHOLE, file, turned
 
 TOLERANCE = 2e-3
 COLUMN = {"dual": 0, "cross": 1}
@@ -173,31 +173,16 @@ def test_many_at_once_get_each_their_own_answer(stack: Stack) -> None:
         assert same(answer.results, alone[text])
 
 
-WHOLE = draw("tree", "green", "blue", (600, 400))
-UPLOADS: dict[str, Callable[[], bytes]] = {
-    "grey": lambda: _file(Image.new("L", (30, 20), 90), "PNG"),
-    "cmyk": lambda: _file(Image.new("CMYK", (30, 20)), "JPEG"),
-    "sixteen bits": lambda: _file(Image.new("I;16", (30, 20), 40_000), "PNG"),
-    "transparent": lambda: _file(Image.new("RGBA", (30, 20), (9, 9, 9, 0)), "WEBP"),
-    "animated": lambda: _file(WHOLE, "GIF", save_all=True, append_images=[Image.new("L", WHOLE.size)]),
-    "one pixel": lambda: _file(Image.new("RGB", (1, 1)), "BMP"),
-    "thin": lambda: _file(Image.new("RGB", (5000, 1)), "PNG"),
-}
-
-
-@pytest.mark.parametrize("kind", UPLOADS)
+@pytest.mark.parametrize("kind", PICTURES)
 def test_pictures_of_every_kind(client: Client, kind: str) -> None:
-    assert len(client.image_to_text(UPLOADS[kind](), k=2).results) == 2
+    assert len(client.image_to_text(PICTURES[kind](), k=2).results) == 2
 
 
-NO_PICTURES: dict[str, tuple[Callable[[], bytes], int]] = {
-    "text": (lambda: b"this is not a picture", 415),
-    "zeros": (lambda: bytes(1000), 415),
-    "svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
-    "cut off": (lambda: _file(WHOLE, "JPEG")[:2000], 415),
-    "damaged": (lambda: _file(WHOLE, "PNG").replace(b"IDAT", b"IDAU"), 415),
-    "a bomb": (lambda: _file(Image.new("1", (12_000, 12_000)), "PNG"), 413),
-}
+def test_a_turned_photo_is_looked_at_upright(client: Client) -> None:
+    upright, lying = (client.image_to_text(data, k=60).results for data in (file(WHOLE, "JPEG", quality=95), turned()))
+    assert {found.caption_id: found.score for found in lying} == pytest.approx(
+        {found.caption_id: found.score for found in upright}, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("kind", NO_PICTURES)
@@ -304,9 +289,3 @@ def test_metrics(http: httpx.Client, client: Client) -> None:
     for neighbour in ("encoder", "index", "redis"):
         assert f'diptych_gateway_neighbour_up{{neighbour="{neighbour}"}} 1.0' in metrics
     assert 'diptych_gateway_pair_info{index="photos/1",model="tiny/1"} 1.0' in metrics
-
-
-def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()

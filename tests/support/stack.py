@@ -92,6 +92,16 @@ class Stack:
         process.kill()
         process.wait()
 
+    def pause(self, name: str) -> None:
+        """``SIGSTOP``: connections are taken, and nothing is answered."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._processes[name].send_signal(signal.SIGCONT)
+
+    def port(self, name: str) -> int:
+        return self._ports[name]
+
     def restart(self, name: str) -> None:
         """Start what was killed, and wait until everything is ready again."""
         self.start(name)

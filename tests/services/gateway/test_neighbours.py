@@ -12,6 +12,7 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from diptych.ports import free_port
+from services.gateway.circuit import FAILURES, PAUSE_SECONDS, Circuit
 from services.gateway.neighbours import Embedding, Encoder, Index, UnavailableError
 from shared import wire
 from shared.problems import MEDIA_TYPE, Problem
@@ -165,6 +166,73 @@ async def test_search_results_that_do_not_fit_together(items: object) -> None:
     async with failing(http(200, wire.pack({"scores": scores}, {"items": items}))) as (_, _encoder, index):
         with pytest.raises(UnavailableError, match="cannot be read"):
             await index.search("images", np.ones(4, np.float32), 5, "i/1", with_tokens=False)
+
+
+@pytest.mark.parametrize("items", [[[{"id": "a"}]], [[{"name": "a.png"}]], [["a"]], [[None]]])
+async def test_items_of_which_too_little_is_said(items: object) -> None:
+    scores = np.ones((1, 1), np.float32)
+    async with failing(http(200, wire.pack({"scores": scores}, {"items": items}))) as (_, _encoder, index):
+        with pytest.raises(UnavailableError, match="cannot be read"):
+            await index.search("images", np.ones(4, np.float32), 5, "i/1", with_tokens=False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"[]", b"null", b"7", b"\xff", b"[" * 100_000, b'{"images": [{}], "revision": "x"}', b'{"images": 5}'],
+)
+async def test_documents_of_the_index_that_are_none(body: bytes) -> None:
+    for status in (200, 500):
+        async with failing(http(status, body)) as (_, _encoder, index):
+            for ask in (
+                index.about("a", "i/1"),
+                index.page("", 5, "i/1"),
+                index.pending("i/1"),
+                index.remove("a", "i/1"),
+                index.put("a", b"", "i/1"),
+                index.put_embedding("a", 1, b"", "i/1"),
+            ):
+                with pytest.raises(UnavailableError):
+                    await ask
+
+
+async def test_a_photo_that_was_changed_meanwhile_needs_no_embedding() -> None:
+    async with failing(http(200, b'{"id": "a", "revision": null}')) as (_, _encoder, index):
+        assert await index.put_embedding("a", 1, b"", "i/1") == 0
+
+
+async def test_who_does_not_answer_in_time_is_not_waited_for_again_and_again() -> None:
+    async with failing(None) as (neighbour, encoder, _index):
+
+        async def ask() -> tuple[float, Problem]:
+            started = asyncio.get_running_loop().time()
+            with pytest.raises(UnavailableError) as caught:
+                await encoder.embed("a dog", MODEL, with_tokens=False)
+            return asyncio.get_running_loop().time() - started, caught.value
+
+        waited = [await ask() for _ in range(FAILURES)]
+        assert all("did not answer within" in problem.detail for _, problem in waited)
+        talks = len(neighbour.talks)
+        at_once = await asyncio.gather(*(ask() for _ in range(50)))
+        assert all("left alone for a moment" in problem.detail for _, problem in at_once)
+        assert {problem.retry_after for _, problem in at_once} == {2}
+        assert len(neighbour.talks) == talks
+        # It is another matter with other work, and with whether it is there at all.
+        for other in (encoder.embed(b"picture", MODEL, with_tokens=False), encoder.status()):
+            with pytest.raises(UnavailableError, match="did not answer within"):
+                await other
+        await asyncio.sleep(PAUSE_SECONDS)
+        again = await asyncio.gather(*(ask() for _ in range(5)))
+        assert sum("did not answer within" in problem.detail for _, problem in again) == 1
+
+
+async def test_one_answer_in_time_lets_everybody_through() -> None:
+    circuit = Circuit()
+    for _ in range(FAILURES):
+        assert circuit.admits()
+        circuit.timed_out()
+    assert not circuit.admits()
+    circuit.ended()
+    assert all(circuit.admits() for _ in range(10))
 
 
 async def test_a_photo_that_is_no_picture_is_not_passed_on() -> None:

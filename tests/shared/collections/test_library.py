@@ -189,6 +189,18 @@ class Machine(RuleBasedStateMachine):
     def replace_published(self, place: int, content: str) -> None:
         self.put(self.base[place], content)
 
+    @rule(one=ids, content=st.sampled_from(["x", "y"]))
+    def put_for_another_model_and_embed(self, one: str, content: str) -> None:
+        other = put(self.model, one, content)
+        (seq,) = self.library.commit([Put(other.id, other.data, other.about, "another model", other.items)])
+        assert seq is not None
+        self.index.refresh()
+        assert self.index.pending == {one: seq}
+        assert one not in found(self.index, "images")
+        assert self.library.commit([Embedded(one, seq - 1, self.model.fingerprint, other.items)]) == [None]
+        assert self.library.commit([Embedded(one, seq, self.model.fingerprint, other.items)]) == [seq + 1]
+        self.expected[one] = content
+
     @precondition(lambda self: self.expected)
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
