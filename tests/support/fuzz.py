@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def fuzz(stack: Stack, directory: Path, name: str, *, examples: int, seed: int) 
     return subprocess.run(
         [*command, description, "--header", secret, *options],
         cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
