@@ -130,16 +130,18 @@ def test_a_reranker_that_hangs_costs_the_reranking_and_soon_no_time(client: Clie
     text = "its embedding is known"
     plain, best = client.text_to_image(text, k=15), client.text_to_image(text, k=15, model_type="cross")
     answers: list[TextToImageResponse] = []
+    waits: list[float] = []
     with fault(proxies["encoder"], "silent"):
-        for k in range(1, 6):
+        for k in range(1, 11):
             seconds, answer = timed(lambda k=k: client.text_to_image(text, k=k, model_type="cross"))  # type: ignore[misc]
             answers.append(answer)
-            if k > 3:  # one of these may be the one that tries again
-                assert seconds < PATIENCE + AT_ONCE
+            waits.append(seconds)
+    assert max(waits) < PATIENCE + AT_ONCE
+    assert sum(seconds > AT_ONCE for seconds in waits) <= 5  # three, and who tries again
     assert all(answer.degraded and answer.model_type == "dual" for answer in answers)
     assert all(same(answer.results, plain.results[:k]) for k, answer in enumerate(answers, 1))
     wait_for(lambda: works(client, text), "the reranker to be back")
-    for k in range(1, 6):
+    for k in range(1, 11):
         again = client.text_to_image(text, k=k, model_type="cross")
         assert (again.degraded, again.cached, same(again.results, best.results[:k])) == (False, False, True)
 

@@ -25,7 +25,7 @@ def stack(prepared: Prepared, directory: Path) -> Iterator[Stack]:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_keeps_to_its_description(stack: Stack, directory: Path, name: str) -> None:
-    done = fuzz.fuzz(stack, directory, name, examples=10, seed=1)
+    done = fuzz.fuzz(stack, directory, name, examples=5, seed=1)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " generated" in done.stdout
     assert '"unhandled"' not in stack.log(name)
