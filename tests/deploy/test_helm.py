@@ -183,7 +183,8 @@ def test_the_index_has_one_writer_and_encoders_only_read() -> None:
 
     def read_only(name: str) -> bool:
         (container,) = workloads(objects)[name]["spec"]["template"]["spec"]["containers"]
-        return next(m.get("readOnly", False) for m in container["volumeMounts"] if m["mountPath"] == "/var/lib/diptych")
+        (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == "/var/lib/diptych")
+        return bool(mount.get("readOnly", False))
 
     assert (read_only("encoder"), read_only("index")) == (True, False)
     (claim,) = pick(objects, "PersistentVolumeClaim").values()
