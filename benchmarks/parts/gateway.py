@@ -1,0 +1,63 @@
+"""The whole path: both directions, both models, cached and not, beside one process and the seed's design."""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+
+from benchmarks.bench import CONCURRENCIES, Bench, Figures, python, server
+from benchmarks.partners import one_process
+from benchmarks.questions import ImageToText, Questions, TextToImage
+from diptych.ports import free_port
+from shared.schemas import ModelType
+
+MODELS: tuple[ModelType, ...] = ("dual", "cross")
+WHATS = ("text to image", "image to text")
+_CACHED_TEXTS = 100
+_SEED_CONCURRENCIES = (1, 16)
+
+
+def measure(bench: Bench) -> Figures:
+    points = []
+    with bench.stack("redis", "encoder", "index", "gateway") as stack:
+        idle = stack.memory()
+        for what, model_type, cached, concurrency in product(WHATS, MODELS, (False, True), CONCURRENCIES):
+            about = {"system": "diptych", "what": what, "model_type": model_type, "cached": cached}
+            questions = asked(bench, what, model_type, cached=cached)
+            points.append(bench.point(stack.url("gateway"), questions, concurrency, **about))
+        busy = stack.memory()
+    points += map(
+        bench.note, bench.alone(one_process.measure, bench.state.store, bench.photos, CONCURRENCIES, bench.seconds)
+    )
+    return {
+        "images": bench.images,
+        "points": points + _seed(bench),
+        "memory": {name: {"idle_mb": idle[name]["rss_mb"], **busy[name]} for name in busy},
+    }
+
+
+def asked(bench: Bench, what: str, model_type: ModelType, *, cached: bool) -> Questions:
+    if what == "text to image":
+        return TextToImage(model_type, different=_CACHED_TEXTS if cached else None)
+    return ImageToText(bench.photos, model_type, fresh=not cached)
+
+
+def _seed(bench: Bench) -> list[Figures]:
+    folder = bench.work / "seed"
+    folder.mkdir()
+    for number, photo in enumerate(bench.photos):
+        (folder / f"{number:02}.jpg").write_bytes(photo)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = python("benchmarks.partners.seed", bench.state.store, folder, port)
+    points = []
+    with server(command, f"{url}/health", bench.work / "seed.log", os.environ):
+        for what, model_type, concurrency in product(WHATS, MODELS, _SEED_CONCURRENCIES):
+            slow = what == "text to image" and model_type == "cross"
+            if slow and concurrency > 1:
+                continue  # it does one at a time; a second caller only waits
+            about = {"system": "seed's design", "what": what, "model_type": model_type, "cached": False}
+            seconds = max(bench.seconds, 10.0) if slow else bench.seconds
+            questions = asked(bench, what, model_type, cached=False)
+            points.append(bench.point(url, questions, concurrency, seconds=seconds, **about))
+    return points

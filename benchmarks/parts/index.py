@@ -1,0 +1,25 @@
+"""The index service beside FAISS itself, at equal batches. Throughput is in queries a second."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from benchmarks.bench import Bench, Figures
+from benchmarks.partners import raw_faiss
+from benchmarks.questions import Search
+
+BATCHES, CALLERS, K = (1, 16, 64), (1, 4, 16), 10
+_SWEEP_SECONDS = 1.5
+
+
+def measure(bench: Bench) -> Figures:
+    dim = 512
+    points = []
+    with bench.stack("index") as stack:
+        for batch, callers in product(BATCHES, CALLERS):
+            about = {"system": "index", "what": "search", "items": bench.images, "batch": batch}
+            points.append(bench.point(stack.url("index"), Search(dim, batch, K), callers, each=batch, **about))
+        memory = stack.memory()
+    seconds = min(bench.seconds, _SWEEP_SECONDS)
+    raw = bench.alone(raw_faiss.sweep, bench.images, dim, BATCHES, K, seconds)
+    return {"points": [*points, *map(bench.note, raw)], "memory": memory}
