@@ -145,10 +145,14 @@ def make_collection(store: Path, work: Path, images: int) -> None:
 
 
 @contextmanager
-def server(command: list[str], health: str, log: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """A program that is no service of ours, from when ``health`` answers; gives its process id."""
+def server(
+    command: list[str], health: str, log: Path, env: Mapping[str, str], folder: Path | None = None
+) -> Iterator[int]:
+    """A program that is no service of ours, run in ``folder``, from when ``health`` answers; gives its process id."""
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=dict(env), stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=dict(env), stdin=subprocess.DEVNULL, cwd=folder
+        )
 
     def problem() -> str | None:
         if process.poll() is not None:

@@ -1,6 +1,6 @@
 """infinity (github.com/michaelfeil/infinity) with the same MiniLM weights, in a virtual environment of its own.
 
-Its ONNX engine is used, which is the quicker of the two that it has for a CPU, on a graph that optimum optimised.
+Its ONNX engine is used, which is the quicker of the two that it has for a CPU, which it optimises itself.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def exported(venv: Path) -> Path:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(minilm_folder(), beside)
         export = [str(venv / "bin" / "optimum-cli"), "export", "onnx", "--model", str(beside)]
-        export += ["--task", "feature-extraction", "--optimize", "O2", str(beside / "onnx")]
+        export += ["--task", "feature-extraction", str(beside / "onnx")]
         subprocess.run(export, check=True, capture_output=True, env={**os.environ, **_OFFLINE})
         beside.rename(folder)
     return folder
@@ -60,8 +60,10 @@ def serving(log: Path) -> Iterator[tuple[str, int]]:
     venv = installed()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(venv / "bin" / "infinity_emb"), "v2", "--model-id", str(exported(venv)), "--engine", "optimum"]
+    command = [str(venv / "bin" / "infinity_emb"), "v2", "--model-id", ".", "--engine", "optimum"]
+    command += ["--pooling-method", "mean"]
     command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port), "--served-model-name", NAME]
     command += ["--batch-size", "32", "--log-level", "warning"]
-    with server(command, f"{url}/health", log, {**os.environ, **_OFFLINE}) as pid:
+    # It looks for the graph under a path relative to where it runs.
+    with server(command, f"{url}/health", log, {**os.environ, **_OFFLINE}, folder=exported(venv)) as pid:
         yield url, pid

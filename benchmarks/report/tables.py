@@ -1,0 +1,90 @@
+"""The figures as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.report.files import Figures
+from benchmarks.report.goals import Goal
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """Rows as a Markdown table whose first ``left`` columns are words, the others numbers."""
+    marks = [":--" if n < left else "--:" for n in range(len(head))]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, marks, *rows))
+
+
+def goals(found: Sequence[Goal]) -> str:
+    rows = [[goal.wanted, goal.reached, "yes" if goal.met else "**no**"] for goal in found]
+    return table(["wanted", "measured", "reached"], rows, left=3)
+
+
+def points(found: Sequence[Figures], *, each: str = "answers") -> str:
+    """Points of load, with what they are about."""
+    rows = []
+    for point in found:
+        what = " ".join(filter(None, [point["what"], point.get("model_type")]))
+        counts = [point.get("concurrency", "-"), point.get("batch", "-")]
+        middle = [_number(point.get("p50_ms", point.get("ms"))), _number(point.get("p99_ms"))]
+        faults = sum(point.get("failures", {}).values()) + point.get("refused", 0)
+        cached = {True: "cached", False: "uncached"}.get(point.get("cached"), "") if "cached" in point else ""
+        rows.append([point["system"], what, cached, *counts, f"{point['throughput']:,.1f}", *middle, faults])
+    head = ["", "", "", "callers", "batch", f"{each} a second", "median ms", "99th percentile ms", "failed or refused"]
+    return _without_empty(head, rows)
+
+
+def memory(found: Figures) -> str:
+    rows = [
+        [name, *(_number(held.get(key)) for key in ("idle_mb", "rss_mb", "peak_mb"))] for name, held in found.items()
+    ]
+    rows.append(["all", *(_number(_total(found, key)) for key in ("idle_mb", "rss_mb", "peak_mb"))])
+    return _without_empty(["process", "MB before load", "MB now", "MB at most"], rows)
+
+
+def seconds(found: Figures) -> str:
+    rows = [[name, f"{value:.2f}"] for name, value in found["service_seconds"].items()]
+    rows.append(["`diptych up` on the gallery, the first time", f"{found['up_first_seconds']:.2f}"])
+    rows.append(["the same, once it is indexed", f"{found['up_again_seconds']:.2f}"])
+    return table(["from start to ready", "seconds"], rows)
+
+
+def overloads(found: Sequence[Figures]) -> str:
+    rows = [
+        [
+            one["what"],
+            f"{one['peak']['throughput']:,.0f}",
+            f"{one['sent_per_second']:,.0f}",
+            f"{one['overload']['throughput']:,.0f}",
+            f"{one['goodput_of_peak']:.2f}",
+            f"{one['overload']['refused']:,}",
+            f"{sum(one['overload']['failures'].values()):,}",
+            _number(one["overload"]["p99_ms"]),
+            f"{one['after']['throughput']:,.0f}",
+            f"{one['slopes_mb_per_minute']['all']:+.1f}",
+        ]
+        for one in found
+    ]
+    head = ["", "peak a second", "asked", "answered", "of the peak", "refused", "failed", "99th percentile ms"]
+    return table([*head, "afterwards", "MB a minute"], rows)
+
+
+def slopes(found: Figures) -> str:
+    return table(["process", "MB a minute"], [[name, f"{value:+.2f}"] for name, value in found.items()])
+
+
+def _total(found: Figures, key: str) -> float | None:
+    values = [held[key] for held in found.values() if key in held]
+    return sum(values) if values else None
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def _without_empty(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Without the columns that say nothing in any row."""
+    kept = [n for n in range(len(head)) if n == 0 or any(row[n] not in ("", "-") for row in rows)]
+    left = sum(not head[n] for n in kept) or 1
+    return table([head[n] for n in kept], ([row[n] for n in kept] for row in rows), left=left)
