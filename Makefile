@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke train test chaos fuzz audit check results measure errors reference docs given-flickr8k clean
+.PHONY: help demo smoke train test chaos fuzz audit check results measure bench overload soak performance errors reference docs \
+	given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -56,6 +57,19 @@ reference: $(VENV)/.installed-serve ## Write docs/reference/*.md from the code
 
 docs: $(VENV)/.installed-docs ## Build the documentation's site into site/; a broken link fails
 	@exec $(BIN)/zensical build --strict --clean
+
+bench: $(VENV)/.installed-dev ## Measure the speed of everything, side by side with others, in about 15 minutes [PARTS=...] [SECONDS=4]
+	@exec $(BIN)/python -m benchmarks $(PARTS) $(if $(SECONDS),--seconds $(SECONDS))
+	@exec $(BIN)/python -m benchmarks page
+
+overload: $(VENV)/.installed-dev ## Ask for ten times what can be answered, for a minute each
+	@exec $(BIN)/python -m benchmarks overload page
+
+soak: $(VENV)/.installed-dev ## Full load for minutes: does memory grow? [MINUTES=15]
+	@exec $(BIN)/python -m benchmarks soak page --minutes $(or $(MINUTES),15)
+
+performance: $(VENV)/.installed-dev ## Write docs/performance.md and its plots from docs/performance/*.json
+	@exec $(BIN)/python -m benchmarks page
 
 given-flickr8k:
 	@test -n "$(FLICKR8K)" || { echo "say where Flickr8k is: make $(MAKECMDGOALS) FLICKR8K=DIR"; exit 1; }

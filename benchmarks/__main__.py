@@ -25,7 +25,7 @@ from benchmarks.load import LoadGenerator
 BENCH = ("encoder", "infinity", "index", "live", "rerank", "gateway", "start")
 ALONE = ("overload", "soak")  # each a program of its own, for they take long
 PAGE = "page"
-console = Console(markup=False, highlight=False, emoji=False)
+console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 def run(

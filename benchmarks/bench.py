@@ -114,6 +114,7 @@ class Bench:
 
     def point(
         self,
+        about: Figures,
         url: str,
         questions: Questions,
         concurrency: int,
@@ -122,7 +123,6 @@ class Bench:
         warm_up: float = 1.0,
         timeout: float = 30.0,
         each: int = 1,
-        **about: object,
     ) -> Figures:
         """One point of a closed loop, shown and given back with what it is ``about``. Its throughput counts ``each``
         request's queries."""

@@ -16,7 +16,9 @@ Sample = tuple[float, dict[str, float]]
 def megabytes(pid: int) -> dict[str, float]:
     """``rss_mb``, resident now, and ``peak_mb``, the most that ever was. Raises OSError for a process that is gone."""
     lines = (Path("/proc") / str(pid) / "status").read_text(encoding="ascii", errors="replace").splitlines()
-    kilobytes = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines) if "kB" in value}
+    kilobytes = {
+        key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines) if "kB" in value
+    }
     return {"rss_mb": round(kilobytes["VmRSS"] / 1024, 1), "peak_mb": round(kilobytes["VmHWM"] / 1024, 1)}
 
 

@@ -17,15 +17,97 @@ from shared.tokens import TokenFeatures
 _BOUNDARY = "diptych-benchmark"
 _MULTIPART = f"multipart/form-data; boundary={_BOUNDARY}"
 
-_WHO = "man woman boy girl dog puppy child cyclist skier surfer climber runner dancer horse couple crowd".split()
-_HOW = "young old small brown black white wet muddy smiling tired blond shaggy bearded barefoot running tall".split()
-_WEARS = "a red shirt|a blue jacket|a striped hat|sunglasses|a green collar|a helmet|a yellow raincoat|jeans".split("|")
-_DOES = "jumps over|runs across|stands beside|looks at|climbs|walks along|sits near|plays with|chases|holds".split("|")
-_WHAT = "ball|fence|log|bicycle|stick|wave|bench|rope|rock|puddle|sandcastle|frisbee|kite|wall|boat|swing".split("|")
+_WHO = (
+    "man",
+    "woman",
+    "boy",
+    "girl",
+    "dog",
+    "puppy",
+    "child",
+    "cyclist",
+    "skier",
+    "surfer",
+    "climber",
+    "runner",
+    "dancer",
+    "horse",
+    "couple",
+    "crowd",
+)
+_HOW = (
+    "young",
+    "old",
+    "small",
+    "brown",
+    "black",
+    "white",
+    "wet",
+    "muddy",
+    "smiling",
+    "tired",
+    "blond",
+    "shaggy",
+    "bearded",
+    "barefoot",
+    "running",
+    "tall",
+)
+_WEARS = (
+    "a red shirt",
+    "a blue jacket",
+    "a striped hat",
+    "sunglasses",
+    "a green collar",
+    "a helmet",
+    "a yellow raincoat",
+    "jeans",
+)
+_DOES = (
+    "jumps over",
+    "runs across",
+    "stands beside",
+    "looks at",
+    "climbs",
+    "walks along",
+    "sits near",
+    "plays with",
+    "chases",
+    "holds",
+)
+_WHAT = (
+    "ball",
+    "fence",
+    "log",
+    "bicycle",
+    "stick",
+    "wave",
+    "bench",
+    "rope",
+    "rock",
+    "puddle",
+    "sandcastle",
+    "frisbee",
+    "kite",
+    "wall",
+    "boat",
+    "swing",
+)
 _WHERE = (
-    "on the beach|in the snow|in a grassy field|on a busy street|by the lake|in a park|at night|in the forest|"
-    "under a bridge|in front of a red building|on a mountain trail|next to a fountain|while others watch"
-).split("|")
+    "on the beach",
+    "in the snow",
+    "in a grassy field",
+    "on a busy street",
+    "by the lake",
+    "in a park",
+    "at night",
+    "in the forest",
+    "under a bridge",
+    "in front of a red building",
+    "on a mountain trail",
+    "next to a fountain",
+    "while others watch",
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +162,7 @@ class ImageToText:
         photo = self.photos[number % len(self.photos)] + (number.to_bytes(8, "big") if self.fresh else b"")
         head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
         image = head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + photo + b"\r\n"
-        return Request(
-            "/image-to-text", image + _form(model_type=self.model_type, k=str(self.k)) + _end(), _MULTIPART
-        )
+        return Request("/image-to-text", image + _form(model_type=self.model_type, k=str(self.k)) + _end(), _MULTIPART)
 
 
 @dataclass(frozen=True)

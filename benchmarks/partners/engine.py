@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.questions import caption
 from diptych import shipped
 from shared.engines import Engine, open_engine
 from shared.engines.images import pixels
+from shared.tokens import TokenFeatures
+
+Pixels = npt.NDArray[np.uint8]
 
 IMAGE_BATCHES = (1, 2, 4, 8, 16, 32)
 TEXT_BATCHES = (1, 4, 8, 16, 32, 64)
@@ -25,7 +29,11 @@ def sweep(photos: Sequence[bytes], seconds: float) -> list[dict[str, object]]:
     made = np.stack([pixels(photo, engine.manifest.preprocessing) for photo in photos])
     found: list[dict[str, object]] = []
     for batch in IMAGE_BATCHES:
-        found.append(_point("image", batch, lambda n, b=batch: engine.embed_images(_rows(made, n, b)), seconds))
+
+        def images(n: int, batch: int = batch) -> None:
+            engine.embed_images(_rows(made, n, batch))
+
+        found.append(_point("image", batch, images, seconds))
     with ThreadPoolExecutor(_DECODERS) as pool:
         for batch in IMAGE_BATCHES:
 
@@ -54,9 +62,9 @@ def reranking(photos: Sequence[bytes], seconds: float) -> dict[str, float]:
     return {"rerank_ms": _number(rerank["ms"]), "embed_again_ms": _number(again["ms"])}
 
 
-def embed_files(engine: Engine, files: Sequence[bytes], pool: ThreadPoolExecutor, most: int = 8) -> list[object]:
+def embed_files(engine: Engine, files: Sequence[bytes], pool: ThreadPoolExecutor, most: int = 8) -> list[TokenFeatures]:
     """Tokens of image files, at most ``most`` in one model call, as in the encoder."""
-    found: list[object] = []
+    found: list[TokenFeatures] = []
     decoded = list(pool.map(lambda file: pixels(file, engine.manifest.preprocessing), files))
     for start in range(0, len(decoded), most):
         found += engine.embed_images(np.stack(decoded[start : start + most])).tokens
@@ -78,7 +86,7 @@ def _point(what: str, batch: int, call: Callable[[int], object], seconds: float)
     }
 
 
-def _rows(array: np.ndarray, number: int, batch: int) -> np.ndarray:
+def _rows(array: Pixels, number: int, batch: int) -> Pixels:
     return array.take(range(number * batch, number * batch + batch), axis=0, mode="wrap")
 
 

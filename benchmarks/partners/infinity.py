@@ -20,7 +20,12 @@ from diptych.ports import free_port
 NAME = "minilm"
 LOCK = Path(__file__).resolve().parents[1] / "infinity.txt"
 VENV = Path(".venv-infinity")
-_OFFLINE = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+_OFFLINE = {
+    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 
 def installed(venv: Path = VENV) -> Path:

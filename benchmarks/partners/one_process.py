@@ -19,7 +19,7 @@ from benchmarks.statistics import percentiles_ms
 from shared import scoring
 from shared.artifacts import ArtifactStore, Ref
 from shared.collections import IndexDirectory
-from shared.engines import Embedded, open_engine
+from shared.engines import open_engine
 from shared.engines.images import pixels
 from shared.schemas import ModelType
 
@@ -60,7 +60,13 @@ class OneProcess:
                 yield self.engine.embed_images(np.stack(list(made)))
 
     def _ranked(
-        self, kind: Literal["text", "image"], collection: Any, tokens: Any, cosines: Any, ids: Any, model_type: ModelType
+        self,
+        kind: Literal["text", "image"],
+        collection: Any,
+        tokens: Any,
+        cosines: Any,
+        ids: Any,
+        model_type: ModelType,
     ) -> list[dict[str, Any]]:
         how = self.engine.manifest.scoring
         if model_type == "dual":

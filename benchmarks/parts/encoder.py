@@ -16,8 +16,8 @@ def measure(bench: Bench) -> Figures:
     with bench.stack("encoder") as stack:
         kinds: dict[str, Questions] = {"text": EmbedText(), "image file": EmbedImage(bench.photos)}
         for (what, questions), concurrency in product(kinds.items(), CONCURRENCIES):
-            about = {"system": "encoder", "what": what}
-            points.append(bench.point(stack.url("encoder"), questions, concurrency, **about))
+            about: Figures = {"system": "encoder", "what": what}
+            points.append(bench.point(about, stack.url("encoder"), questions, concurrency))
         memory = stack.memory()
     sweep = bench.alone(engine.sweep, bench.photos, min(bench.seconds, _SWEEP_SECONDS))
     return {"points": [*points, *map(bench.note, sweep)], "memory": memory}

@@ -22,9 +22,9 @@ def measure(bench: Bench) -> Figures:
     with bench.stack("redis", "encoder", "index", "gateway") as stack:
         idle = stack.memory()
         for what, model_type, cached, concurrency in product(WHATS, MODELS, (False, True), CONCURRENCIES):
-            about = {"system": "diptych", "what": what, "model_type": model_type, "cached": cached}
+            about: Figures = {"system": "diptych", "what": what, "model_type": model_type, "cached": cached}
             questions = asked(bench, what, model_type, cached=cached)
-            points.append(bench.point(stack.url("gateway"), questions, concurrency, **about))
+            points.append(bench.point(about, stack.url("gateway"), questions, concurrency))
         busy = stack.memory()
     points += map(
         bench.note, bench.alone(one_process.measure, bench.state.store, bench.photos, CONCURRENCIES, bench.seconds)
@@ -56,8 +56,8 @@ def _seed(bench: Bench) -> list[Figures]:
             slow = what == "text to image" and model_type == "cross"
             if slow and concurrency > 1:
                 continue  # it does one at a time; a second caller only waits
-            about = {"system": "seed's design", "what": what, "model_type": model_type, "cached": False}
+            about: Figures = {"system": "seed's design", "what": what, "model_type": model_type, "cached": False}
             seconds = max(bench.seconds, 10.0) if slow else bench.seconds
             questions = asked(bench, what, model_type, cached=False)
-            points.append(bench.point(url, questions, concurrency, seconds=seconds, **about))
+            points.append(bench.point(about, url, questions, concurrency, seconds=seconds))
     return points

@@ -17,8 +17,8 @@ def measure(bench: Bench) -> Figures:
     points = []
     with bench.stack("index") as stack:
         for batch, callers in product(BATCHES, CALLERS):
-            about = {"system": "index", "what": "search", "items": bench.images, "batch": batch}
-            points.append(bench.point(stack.url("index"), Search(dim, batch, K), callers, each=batch, **about))
+            about: Figures = {"system": "index", "what": "search", "items": bench.images, "batch": batch}
+            points.append(bench.point(about, stack.url("index"), Search(dim, batch, K), callers, each=batch))
         memory = stack.memory()
     seconds = min(bench.seconds, _SWEEP_SECONDS)
     raw = bench.alone(raw_faiss.sweep, bench.images, dim, BATCHES, K, seconds)

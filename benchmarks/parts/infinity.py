@@ -18,7 +18,7 @@ def measure(bench: Bench) -> Figures:
     with bench.stack("encoder") as stack, infinity.serving(bench.work / "infinity.log") as (url, pid):
         for texts, concurrency in product(TEXTS, CONCURRENCIES):
             for system, at, model in (("encoder", stack.url("encoder"), None), ("infinity", url, infinity.NAME)):
-                about = {"system": system, "what": "text", "batch": texts}
-                points.append(bench.point(at, EmbedText(texts, model), concurrency, each=texts, **about))
+                about: Figures = {"system": system, "what": "text", "batch": texts}
+                points.append(bench.point(about, at, EmbedText(texts, model), concurrency, each=texts))
         memory = {**stack.memory(), "infinity": megabytes(pid)}
     return {"points": points, "memory": memory, "lock": infinity.LOCK.name}

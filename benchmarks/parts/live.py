@@ -62,8 +62,9 @@ def measure(bench: Bench, added: int = ADDED) -> Figures:
             searching.join()
         bench.say("comparing with exact search")
         recall = bench.alone(recall_at_k, url, dim, put, stack_base_vectors(bench))
+        about: Figures = {"system": "index", "what": "search", "items": put.number + bench.images}
         points = [
-            bench.point(url, Search(dim, batch, K), callers, each=batch, system="index", what="search", batch=batch)
+            bench.point({**about, "batch": batch}, url, Search(dim, batch, K), callers, each=batch)
             for batch in _BATCHES
             for callers in (1, 4)
         ]
@@ -105,7 +106,7 @@ async def _add(url: str, dim: int, fingerprint: str, number: int) -> Added:
         nonlocal done, failures
         while (n := next(numbers)) < number and time.monotonic() - began < _MOST_SECONDS:
             photo = np.frombuffer(hashlib.sha256(str(n).encode()).digest() * 4, np.uint8)
-            tensors = {"photo": photo, "embedding": vectors[n : n + 1], **features}
+            tensors: dict[str, wire.Array] = {"photo": photo, "embedding": vectors[n : n + 1], **features}
             message = wire.pack(tensors, {"fingerprint": fingerprint, "name": f"{n}.jpg"})
             async with session.put(f"{url}/images/added-{n:06}", data=message) as answer:
                 await answer.read()

@@ -22,17 +22,18 @@ def measure(bench: Bench, seconds: float = SECONDS) -> Figures:
         "image to text, dual": ImageToText(bench.photos, "dual"),
     }
     found = []
+    about: Figures = {"system": "diptych"}
     for what, questions in kinds.items():
         with bench.stack("redis", "encoder", "index", "gateway") as stack:
             url = stack.url("gateway")
-            peak = bench.point(url, questions, _PEAK_CALLERS, system="diptych", what=f"{what}, peak")
+            peak = bench.point({**about, "what": f"{what}, peak"}, url, questions, _PEAK_CALLERS)
             rate = TIMES * peak["throughput"]
             with Watch(stack.pids) as watch:
                 plan = Plan(url, questions, seconds, rate=rate, warm_up=_WARM_UP)
                 outcome = bench.load(plan)
             under = {"system": "diptych", "what": f"{what}, {TIMES} times that", **outcome.figures()}
             bench.note(under)
-            after = bench.point(url, questions, _PEAK_CALLERS, system="diptych", what=f"{what}, afterwards")
+            after = bench.point({**about, "what": f"{what}, afterwards"}, url, questions, _PEAK_CALLERS)
         found.append(
             {
                 "what": what,

@@ -24,11 +24,11 @@ def measure(bench: Bench) -> Figures:
     points = []
     with bench.stack("redis", "encoder", "index", "gateway") as stack:
         for concurrency in CONCURRENCIES:
-            about = {"system": "encoder", "what": f"rerank {_CANDIDATES}"}
-            points.append(bench.point(stack.url("encoder"), questions, concurrency, **about))
+            about: Figures = {"system": "encoder", "what": f"rerank {_CANDIDATES}"}
+            points.append(bench.point(about, stack.url("encoder"), questions, concurrency))
         # One after the other and then again: what reranking adds is a difference of two medians.
         for model_type in ("dual", "cross", "dual", "cross"):
             about = {"system": "diptych", "what": "text to image", "model_type": model_type}
-            points.append(bench.point(stack.url("gateway"), TextToImage(model_type), 1, **about))
+            points.append(bench.point(about, stack.url("gateway"), TextToImage(model_type), 1))
     alone = bench.alone(engine.reranking, bench.photos, bench.seconds)
     return {"candidates": _CANDIDATES, "points": points, "bare_engine": alone}

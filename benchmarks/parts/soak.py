@@ -18,9 +18,7 @@ def measure(bench: Bench, minutes: float) -> Figures:
     warm_up = min(180.0, seconds / 3)
     with bench.stack("redis", "encoder", "index", "gateway") as stack, Watch(stack.pids) as watch:
         outcome = bench.load(Plan(stack.url("gateway"), InTurn(kinds), seconds, CALLERS))
-    point = bench.note(
-        {"system": "diptych", "what": "all kinds in turn", "concurrency": CALLERS, **outcome.figures()}
-    )
+    point = bench.note({"system": "diptych", "what": "all kinds in turn", "concurrency": CALLERS, **outcome.figures()})
     bins = range(int(seconds) // _BIN_SECONDS)
     answered = [sum(outcome.second[b * _BIN_SECONDS + n] for n in range(_BIN_SECONDS)) / _BIN_SECONDS for b in bins]
     return {

@@ -43,7 +43,7 @@ def _services(bench: Bench) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     with state.locked() as lock, Guard([state.run, state.lock], lock) as guard:
         programs = services(state, Addresses("127.0.0.1", *ports), redis_url=None, examples=None)
-        running = {}
+        running: dict[str, Child] = {}
         try:
             for program in programs:
                 for _ in range(TIMES):

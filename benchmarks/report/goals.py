@@ -83,7 +83,7 @@ def added_ms(found: Figures) -> float | None:
     }
     if not all(medians.values()):
         return None
-    return statistics.mean(medians["cross"]) - statistics.mean(medians["dual"])
+    return float(statistics.mean(medians["cross"]) - statistics.mean(medians["dual"]))
 
 
 def _rerank(found: Figures) -> Iterator[Goal]:

@@ -12,8 +12,8 @@ from benchmarks.report.goals import added_ms, goals
 
 _HEAD = """# Performance
 
-This page is written by `python -m benchmarks page` (`make performance`) from the files in [`{folder}/`]({folder}); no figure
-on it was typed by hand. Under each table is the file that it shows and the command that writes that file. `make bench`,
+This page is written by `python -m benchmarks page` (`make performance`) from the files in [`{folder}/`]({folder});
+no figure on it was typed by hand. Under each table is the file that it shows and the command that writes that file. `make bench`,
 `make overload` and `make soak` run all of them. Parts measured on different days may have seen a machine in different
 moods; figures that are compared with each other come from one run of one part.
 

@@ -27,7 +27,7 @@ def points(found: Sequence[Figures], *, each: str = "answers") -> str:
         counts = [point.get("concurrency", "-"), point.get("batch", "-")]
         middle = [_number(point.get("p50_ms", point.get("ms"))), _number(point.get("p99_ms"))]
         faults = sum(point.get("failures", {}).values()) + point.get("refused", 0)
-        cached = {True: "cached", False: "uncached"}.get(point.get("cached"), "") if "cached" in point else ""
+        cached = ("cached" if point["cached"] else "uncached") if "cached" in point else ""
         rows.append([point["system"], what, cached, *counts, f"{point['throughput']:,.1f}", *middle, faults])
     head = ["", "", "", "callers", "batch", f"{each} a second", "median ms", "99th percentile ms", "failed or refused"]
     return _without_empty(head, rows)
