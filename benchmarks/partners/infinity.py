@@ -47,13 +47,13 @@ def exported(venv: Path) -> Path:
     from training.pretrained import minilm_folder
 
     folder = venv / NAME
-    if not (folder / "onnx" / "model.onnx").exists():
+    if not (folder / "model.onnx").exists():
         shutil.rmtree(folder, ignore_errors=True)
         beside = venv / f"{NAME}.partial"
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(minilm_folder(), beside)
         export = [str(venv / "bin" / "optimum-cli"), "export", "onnx", "--model", str(beside)]
-        export += ["--task", "feature-extraction", str(beside / "onnx")]
+        export += ["--task", "feature-extraction", "--library", "transformers", str(beside)]
         subprocess.run(export, check=True, capture_output=True, env={**os.environ, **_OFFLINE})
         beside.rename(folder)
     return folder

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Form, UploadFile
+from fastapi import FastAPI, File, Form, UploadFile
 
 from shared import scoring
 from shared.artifacts import ArtifactStore, Ref
@@ -68,7 +68,7 @@ def create(store: Path, photos: Path) -> FastAPI:
 
     @app.post("/image-to-text")
     async def image_to_text(
-        image_: Annotated[UploadFile, Form(alias="image")],
+        image_: Annotated[UploadFile, File(alias="image")],
         model_type: Annotated[ModelType, Form()] = "dual",
         k: Annotated[int, Form()] = 5,
     ) -> dict[str, Any]:

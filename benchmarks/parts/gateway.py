@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from itertools import product
 
-from benchmarks.bench import CONCURRENCIES, Bench, Figures, python, server
+from benchmarks.bench import CONCURRENCIES, READY_SECONDS, Bench, Figures, python, server
 from benchmarks.partners import one_process
 from benchmarks.questions import ImageToText, Questions, TextToImage
 from diptych.ports import free_port
+from diptych.programs import get_json
 from shared.schemas import ModelType
 
 MODELS: tuple[ModelType, ...] = ("dual", "cross")
@@ -57,6 +58,7 @@ def _seed(bench: Bench) -> list[Figures]:
             if slow and concurrency > 1:
                 continue  # it does one at a time; a second caller only waits
             about: Figures = {"system": "seed's design", "what": what, "model_type": model_type, "cached": False}
+            get_json(f"{url}/health", timeout_seconds=READY_SECONDS)  # once what the last caller left behind is done
             seconds = max(bench.seconds, 10.0) if slow else bench.seconds
             questions = asked(bench, what, model_type, cached=False)
             points.append(bench.point(about, url, questions, concurrency, seconds=seconds))

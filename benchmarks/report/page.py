@@ -13,21 +13,21 @@ from benchmarks.report.goals import added_ms, goals
 _HEAD = """# Performance
 
 This page is written by `python -m benchmarks page` (`make performance`) from the files in [`{folder}/`]({folder});
-no figure on it was typed by hand. Under each table is the file that it shows and the command that writes that file. `make bench`,
-`make overload` and `make soak` run all of them. Parts measured on different days may have seen a machine in different
-moods; figures that are compared with each other come from one run of one part.
+no figure on it was typed by hand. Under each table is the file that it shows and the command that writes that file.
+`make bench`, `make overload` and `make soak` run all of them. Parts measured on different days may have seen a machine
+in different moods; figures that are compared with each other come from one run of one part.
 
 The services are the shipped ones with the shipped model, started as `diptych up` starts them, with its settings. The
 collection is made: {images} photos with five captions each, random vectors and tokens of the model's real shapes, and
-noisy JPEGs of 500 x 375 pixels as photos. The load comes out of another process **on the same cores**. Closed loops: each
-caller waits for its answer and asks again at once. Uncached questions were never asked before.
+noisy JPEGs of 500 x 375 pixels as photos. The load comes out of another process **on the same cores**. Closed loops:
+each caller waits for its answer and asks again at once. Uncached questions were never asked before.
 """
 _SECTIONS: dict[str, tuple[str, str]] = {
     "gateway": (
         "The whole path",
-        "*One process* does the same work with no services, no HTTP and no cache, taking all callers' questions as one"
-        " batch. The *seed's design* is one synchronous process: a query alone, a product with the whole matrix, and the"
-        " candidates' photos or captions encoded again to be reranked.",
+        "*One process* does the same work with no services, no HTTP and no cache, taking all callers' questions as"
+        " one batch. The *seed's design* is one synchronous process: a query alone, a product with the whole matrix, and"
+        " the candidates' photos or captions encoded again to be reranked.",
     ),
     "encoder": (
         "The encoder",
@@ -36,15 +36,15 @@ _SECTIONS: dict[str, tuple[str, str]] = {
     ),
     "infinity": (
         "Beside infinity",
-        "[infinity](https://github.com/michaelfeil/infinity) serves the same MiniLM weights by its ONNX engine; our text"
-        " tower is that MiniLM, fine-tuned, with two heads on it. Both ran all the time, and were asked in turn."
+        "[infinity](https://github.com/michaelfeil/infinity) serves the same MiniLM weights by its ONNX engine; our"
+        " text tower is that MiniLM, fine-tuned, with two heads on it. Both ran all the time, and were asked in turn."
         " *Batch* is how many texts were in one request.",
     ),
     "rerank": ("Reranking", ""),
     "index": (
         "The index",
-        "Queries a second of 512 dimensions for 10 results, in requests of *batch* queries. Raw FAISS answers with numbers"
-        " of rows; the service also reads what is stored about each result.",
+        "Queries a second of 512 dimensions for 10 results, *batch* of them in a request. Raw FAISS answers with"
+        " numbers of rows; the service also reads what is stored about each result.",
     ),
     "live": ("The index while it changes", ""),
     "start": ("Cold start and memory", ""),

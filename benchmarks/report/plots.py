@@ -45,12 +45,15 @@ def gateway(path: Path, points: Sequence[Figures]) -> None:
     panels = [(what, model) for what in ("text to image", "image to text") for model in ("dual", "cross")]
     with _saved(path, width=11, height=3.2, panels=4) as axes:
         for panel, (what, model) in zip(axes, panels, strict=True):
+            drawn = []
             for system, cached, label, colour in _SYSTEMS:
                 about = {"system": system, "cached": cached, "what": what, "model_type": model}
                 line = [p for p in points if all(p.get(key) == value for key, value in about.items())]
-                values = [p["throughput"] for p in line]
+                values = [p["throughput"] or None for p in line]
                 panel.plot([p["concurrency"] for p in line], values, "o-", color=colour, label=label, markersize=4)
-            panel.set(title=f"{what}, {model}", xlabel="callers", xscale="log", yscale="log", xticks=[1, 16, 64])
+                drawn += [value for value in values if value]
+            panel.set(title=f"{what}, {model}", xlabel="callers", xscale="log", xlim=(0.8, 80))
+            panel.set_yscale("log" if drawn else "linear")
             panel.set_xticks([1, 16, 64], ["1", "16", "64"])
             panel.minorticks_off()
         axes[0].set_ylabel("answers a second")
@@ -69,7 +72,7 @@ def batches(path: Path, points: Sequence[Figures]) -> None:
             line = [p for p in points if p["system"] == "encoder" and p["what"] == served]
             values = [p["throughput"] for p in line]
             panel.plot([p["concurrency"] for p in line], values, "o-", color=BLUE, label="over HTTP, by callers")
-            panel.set(title=title, xlabel="batch, or callers", xscale="log", ylim=(0, None))
+            panel.set(title=title, xlabel="batch, or callers", xscale="log", xlim=(0.8, 80), ylim=(0, None))
             panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
             panel.minorticks_off()
         axes[0].set_ylabel("a second")
