@@ -123,11 +123,12 @@ class Bench:
         warm_up: float = 1.0,
         timeout: float = 30.0,
         each: int = 1,
+        prime: int = 0,
     ) -> Figures:
         """One point of a closed loop, shown and given back with what it is ``about``. Its throughput counts ``each``
         request's queries."""
         seconds = self.seconds if seconds is None else seconds
-        plan = Plan(url, questions, seconds, concurrency, warm_up=warm_up, timeout=timeout)
+        plan = Plan(url, questions, seconds, concurrency, warm_up=warm_up, prime=prime, timeout=timeout)
         figures = self.load(plan).figures()
         figures["throughput"] = round(figures["throughput"] * each, 2)
         return self.note({**about, "concurrency": concurrency, **figures})

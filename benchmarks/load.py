@@ -31,7 +31,8 @@ _FIELDS = {"type", "title", "status", "detail"}
 @dataclass(frozen=True)
 class Plan:
     """``concurrency`` callers in a closed loop, or ``rate`` requests a second in an open one, for ``seconds`` after
-    ``warm_up`` seconds that are not counted. No answer within ``timeout`` seconds is a failure."""
+    ``warm_up`` seconds that are not counted. Before that the first ``prime`` questions are asked once, for caches to
+    know. No answer within ``timeout`` seconds is a failure."""
 
     url: str
     questions: Questions
@@ -39,6 +40,7 @@ class Plan:
     concurrency: int = 1
     rate: float | None = None
     warm_up: float = 1.0
+    prime: int = 0
     timeout: float = 30.0
 
 
@@ -110,11 +112,21 @@ class _Caller:
             timeout=aiohttp.ClientTimeout(total=plan.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as session:
+            await self._prime(session)
             if plan.rate is not None:
                 await self._for(self._arrivals(session, plan.rate))
             else:
                 await self._for(*(self._again_and_again(session) for _ in range(plan.concurrency)))
         return self._outcome
+
+    async def _prime(self, session: aiohttp.ClientSession) -> None:
+        left = iter(range(self._plan.prime))
+
+        async def some() -> None:
+            for _ in left:
+                await self._ask(session)
+
+        await asyncio.gather(*(some() for _ in range(16)))
 
     async def _for(self, *loops: Coroutine[Any, Any, None]) -> None:
         """Let the loops run for as long as planned."""

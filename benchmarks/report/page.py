@@ -43,7 +43,7 @@ _SECTIONS: dict[str, tuple[str, str]] = {
     "rerank": ("Reranking", ""),
     "index": (
         "The index",
-        "Queries a second of 512 dimensions for 10 results, *batch* of them in a request. Raw FAISS answers with"
+        "Queries a second of 512 dimensions for 10 results, *batch* of them in a request. Raw FAISS gives"
         " numbers of rows; the service also reads what is stored about each result.",
     ),
     "live": ("The index while it changes", ""),

@@ -98,6 +98,13 @@ def test_callers_wait_for_their_answers_and_never_ask_the_same(
     assert len(seen) == len(set(seen)) > 10
 
 
+def test_what_a_cache_shall_know_is_asked_first(server: ThreadingHTTPServer, load: LoadGenerator) -> None:
+    server.seen.clear()  # type: ignore[attr-defined]
+    outcome = load.run(_plan(server, Ask(), prime=40, seconds=0.05, warm_up=0))
+    assert len(server.seen) >= 40  # type: ignore[attr-defined]
+    assert len(outcome.latencies) <= 3
+
+
 def test_an_open_loop_does_not_wait(server: ThreadingHTTPServer, load: LoadGenerator) -> None:
     outcome = load.run(_plan(server, Ask("/hangs"), rate=100, timeout=5))
     assert outcome.sent > 25  # a closed loop of one caller would have asked once
