@@ -26,8 +26,8 @@ _SECTIONS: dict[str, tuple[str, str]] = {
     "gateway": (
         "The whole path",
         "*One process* does the same work with no services, no HTTP and no cache, taking all callers' questions as"
-        " one batch. The *seed's design* is one synchronous process: a query alone, a product with the whole matrix, and"
-        " the candidates' photos or captions encoded again to be reranked.",
+        " one batch. The *seed's design* is one synchronous process: a query alone, a product with the whole matrix,"
+        " and the candidates' photos or captions encoded again to be reranked.",
     ),
     "encoder": (
         "The encoder",

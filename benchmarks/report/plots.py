@@ -48,10 +48,10 @@ def gateway(path: Path, points: Sequence[Figures]) -> None:
             drawn = []
             for system, cached, label, colour in _SYSTEMS:
                 about = {"system": system, "cached": cached, "what": what, "model_type": model}
-                line = [p for p in points if all(p.get(key) == value for key, value in about.items())]
-                values = [p["throughput"] or None for p in line]
+                line = [p for p in points if p["throughput"] and about.items() <= p.items()]
+                values = [p["throughput"] for p in line]
                 panel.plot([p["concurrency"] for p in line], values, "o-", color=colour, label=label, markersize=4)
-                drawn += [value for value in values if value]
+                drawn += values
             panel.set(title=f"{what}, {model}", xlabel="callers", xscale="log", xlim=(0.8, 80))
             panel.set_yscale("log" if drawn else "linear")
             panel.set_xticks([1, 16, 64], ["1", "16", "64"])
