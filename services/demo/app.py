@@ -9,9 +9,11 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from services.demo.language import LanguageMiddleware
 from services.demo.search import Search
 from services.demo.settings import DemoSettings
 from services.demo.thumbnails import Thumbnails
+from services.demo.words import LANGUAGES
 from shared.client import AsyncClient
 from shared.http import create_app, run
 from shared.telemetry import ASGIApp, Message, Receive, Scope, Send
@@ -70,21 +72,26 @@ def create(settings: DemoSettings) -> FastAPI:
         openapi_url=None,
     )
     app.add_middleware(ContentPolicyMiddleware)
-    mounted: FastAPI = gr.mount_gradio_app(
-        app,
-        page.build(Search(client, thumbnails), settings.examples, settings.max_results),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        max_file_size=settings.max_upload_bytes,
-        theme=page.theme(),
-        css=page.CSS,
-        head=page.HEAD,
-    )
-    return mounted
+    app.add_middleware(LanguageMiddleware)
+    for words in reversed(LANGUAGES):  # the page at / answers for every path that no other does
+        blocks = page.build(
+            Search(client, thumbnails, words), settings.examples, settings.max_results, adding=settings.adding
+        )
+        app = gr.mount_gradio_app(
+            app,
+            blocks,
+            path=words.path,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            max_file_size=settings.max_upload_bytes,
+            theme=page.theme(),
+            css=page.CSS,
+            head=page.HEAD,
+        )
+    return app
 
 
 def main() -> None:

@@ -3,44 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from html import escape
 
+from services.demo.words import ENGLISH, Words, counted
 from shared.client import DiptychError
-from shared.schemas import Answer, CaptionResult, ImageToTextResponse, ModelsResponse, ModelType, TextToImageResponse
+from shared.schemas import (
+    Answer,
+    CaptionResult,
+    Duplicate,
+    ImageToTextResponse,
+    ModelsResponse,
+    ModelType,
+    TextToImageResponse,
+)
 
-MODELS: dict[ModelType, str] = {"dual": "Dual encoder", "cross": "Cross-attention"}
+
+@dataclass(frozen=True)
+class Added:
+    """What became of a file that was to be added."""
+
+    name: str
+    said: str
+    duplicates: Sequence[Duplicate] = field(default_factory=list)
+    failed: bool = False
 
 
 def hint(sentence: str) -> str:
-    return f'<p class="hint">{escape(sentence)}</p>'
+    return f'<p class="hint">{escape(sentence)}</p>' if sentence else ""
 
 
-def problem(error: DiptychError) -> str:
+def problem(error: DiptychError, words: Words = ENGLISH) -> str:
     """What went wrong, what to do, and the id under which the services logged it."""
-    trace = f' <span class="trace">Request {escape(error.request_id)}</span>' if error.request_id else ""
+    trace = f' <span class="trace">{words.request.format(escape(error.request_id))}</span>' if error.request_id else ""
     said = f"<b>{escape(error.title)}:</b> {escape(error.detail)}"
     return f'<div class="problem" role="alert">{said}{trace}</div>'
 
 
-def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType) -> str:
+def model_name(model: ModelType, words: Words = ENGLISH) -> str:
+    return {"dual": words.dual, "cross": words.cross}[model]
+
+
+def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType, words: Words = ENGLISH) -> str:
     """One line about an answer: how many results, by which versions, how long each stage took."""
-    count = len(found.results)
-    noun = "picture" if isinstance(found, TextToImageResponse) else "caption"
+    forms = words.pictures if isinstance(found, TextToImageResponse) else words.captions
+    ranked_by = model_name(found.model_type, words)
     parts = [
-        f"{count} {noun}{'' if count == 1 else 's'}",
-        f"{found.left_out} less likely left out" if found.left_out else "",
-        MODELS[found.model_type],
-        f"model {found.model_version}",
-        f"index {found.index_version}",
-        _timings(found),
+        counted(forms, len(found.results)),
+        words.left_out.format(found.left_out) if found.left_out else "",
+        ranked_by,
+        words.version.format(found.model_version),
+        words.index.format(found.index_version),
+        _timings(found, words),
     ]
     line = "".join(f"<span>{escape(part)}</span>" for part in parts if part)
     notice = ""
     if found.degraded:
-        notice = (
-            f'<div class="notice" role="status">{MODELS[asked]} could not be had just now: '
-            f"these results are ranked by the {MODELS[found.model_type].lower()}.</div>"
-        )
+        said = words.degraded.format(model_name(asked, words), ranked_by.lower())
+        notice = f'<div class="notice" role="status">{said}</div>'
     return f'{notice}<p class="answer">{line}</p>'
 
 
@@ -55,25 +75,47 @@ def captions(results: Sequence[CaptionResult]) -> str:
     return f'<ol class="captions">{items}</ol>'
 
 
+def added(files: Sequence[Added], total: int, words: Words = ENGLISH) -> str:
+    """What became of each file, and how many of all are in."""
+    items = "".join(
+        f'<li class="{"failed" if file.failed else "done"}"><b>{escape(file.name)}</b> <span>{escape(file.said)}</span>'
+        + "".join(f" <em>{escape(words.looks_like.format(other.id))}</em>" for other in file.duplicates)
+        + "</li>"
+        for file in files
+    )
+    count = words.added.format(sum(not file.failed for file in files), total)
+    return f'<p class="answer"><span>{escape(count)}</span></p><ul class="added" role="status">{items}</ul>'
+
+
 def percent(score: float) -> str:
     """A probability with about two digits: ``64%``, ``3.1%``."""
     return f"{score:.0%}" if score >= 0.0995 else f"{score:.1%}"
 
 
-def collection(served: ModelsResponse) -> str:
+def moves(before: Sequence[str], after: Sequence[str], words: Words = ENGLISH) -> list[str]:
+    """How far each id of ``after`` went up or down from where it was in ``before``: ``▲3``, ``▼1``."""
+    places = {one: place for place, one in enumerate(before)}
+    said = []
+    for place, one in enumerate(after):
+        up = places[one] - place if one in places else None
+        said.append(words.new if up is None else f"▲{up}" if up > 0 else f"▼{-up}" if up < 0 else words.unmoved)
+    return said
+
+
+def collection(served: ModelsResponse, words: Words = ENGLISH) -> str:
     """What there is to search in."""
     index = next((index for index in served.indexes if index.ref == served.index), None)
     if index is None:
-        return hint("No photos are indexed yet.")
+        return hint(words.nothing_indexed)
     images, texts = (index.collections.get(name, 0) for name in ("images", "captions"))
-    return f'<p class="hint">Searching <b>{images:,}</b> pictures and <b>{texts:,}</b> captions</p>'
+    return f'<p class="hint">{words.searching.format(f"{images:,}", f"{texts:,}")}</p>'
 
 
-def _timings(found: Answer) -> str:
+def _timings(found: Answer, words: Words) -> str:
     """``41 ms (embed 12, search 1, rerank 28)``, whatever the stages are called."""
     milliseconds = dict(found.timings_ms)
     total = milliseconds.pop("total", sum(milliseconds.values()))
     if found.cached:
-        return f"{total:.0f} ms, from the cache"
+        return words.cached.format(f"{total:.0f}")
     stages = ", ".join(f"{name} {value:.0f}" for name, value in milliseconds.items())
     return f"{total:.0f} ms ({stages})" if stages else ""

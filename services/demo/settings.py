@@ -31,4 +31,7 @@ class DemoSettings(ServiceSettings):
     timeout_seconds: float = Field(30.0, gt=0, description="How long an answer of the gateway is waited for.")
     max_upload_bytes: int = Field(20 * 1024 * 1024, gt=0, description="The largest picture that can be uploaded.")
     max_results: int = Field(30, ge=1, le=200, description="Where the slider for the number of results ends.")
+    adding: bool = Field(
+        True, description="Whether the page takes pictures into the collection; its key must allow it."
+    )
     examples: tuple[str, ...] = Field(EXAMPLES, description="Queries offered on the page, as a JSON list.")

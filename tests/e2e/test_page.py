@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from services.demo.render import percent
+from services.demo.render import moves, percent
 from shared.client import Client
 from tests.support.demo import demo
 from tests.support.stack import ROOT, Stack
@@ -123,6 +125,83 @@ def test_only_likely_matches(page: Page, client: Client) -> None:
     assert_fits(page)
     page.get_by_label("Only likely matches").first.uncheck()
     expect(page.locator("#pictures .caption-label")).to_have_count(6)
+
+
+@EACH_WAY
+def test_both_models_side_by_side_and_what_reranking_moved(page: Page, client: Client) -> None:
+    dual, cross = (client.text_to_image(EXAMPLES[0], k=6, model_type=model) for model in ("dual", "cross"))
+    moved = moves([found.image_id for found in dual.results], [found.image_id for found in cross.results])
+    page.get_by_role("button", name=EXAMPLES[0]).click()
+    page.get_by_label("Side by side").check()
+    expect(page.locator("#pictures-cross .caption-label")).to_have_text(
+        [
+            f"{move} · {percent(found.score)} · {found.image_name}"
+            for move, found in zip(moved, cross.results, strict=True)
+        ]
+    )
+    expect(page.locator("#pictures-cross-line")).to_contain_text("Cross-attention")
+    expect(page.locator("#pictures .caption-label")).to_have_text(
+        [f"{percent(found.score)} · {found.image_name}" for found in dual.results]
+    )
+    assert_fits(page)
+    page.get_by_label("Dual encoder").first.check()
+    expect(page.locator("#pictures-cross")).to_be_hidden()
+
+
+def test_the_address_keeps_what_is_shown(page: Page, browser: Browser) -> None:
+    page.get_by_placeholder("What should the picture show?").fill("a red & blue ball")
+    page.keyboard.press("Enter")
+    expect(page.locator("#pictures-line")).to_contain_text("6 pictures")
+    page.get_by_label("Cross-attention").first.check()
+    expect(page.locator("#pictures-line")).to_contain_text("Cross-attention")
+    expect(page).to_have_url(re.compile(r"\?q=a\+red\+%26\+blue\+ball&by=cross&k=6$"))
+    other = browser.new_page()
+    other.goto(page.url)
+    expect(other.get_by_placeholder("What should the picture show?")).to_have_value("a red & blue ball")
+    expect(other.locator("#pictures-line")).to_contain_text("Cross-attention")
+    expect(other.locator("#pictures .caption-label")).to_have_text(
+        page.locator("#pictures .caption-label").all_inner_texts()
+    )
+    other.goto(f"{page.url.partition('?')[0]}?q=%20&by=nonsense&k=99999&likely=maybe")
+    expect(other.get_by_text("pictures and")).to_be_visible()
+    other.close()
+
+
+@EACH_WAY
+def test_the_page_in_chinese(page: Page) -> None:
+    page.get_by_role("link", name="中文").click()
+    expect(page.get_by_text("以文搜图")).to_be_visible()
+    page.get_by_placeholder("图片里应该有什么").fill(EXAMPLES[0])
+    page.get_by_role("button", name="搜索").click()
+    expect(page.locator("#pictures-line")).to_contain_text("6 张图片")
+    expect(page.locator("#pictures .caption-label")).to_have_count(6)
+    assert_fits(page)
+
+
+@EACH_WAY
+def test_pictures_are_added_and_found(page: Page, client: Client, tmp_path: Path) -> None:
+    """One that is new, one that is no picture; the first can be searched at once."""
+    new, broken = tmp_path / "stripes.png", tmp_path / "broken.jpg"
+    Image.effect_noise((120, 90), 80).convert("RGB").save(new)
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not a photo")
+    page.get_by_role("tab", name="Add pictures").click()
+    page.locator("#files input[type=file]").set_input_files([new, broken])
+    page.get_by_label("What they show").fill("grey noise on an old screen\n\nan untuned television")
+    page.get_by_label("Tags").fill("noise, test")
+    page.get_by_role("button", name="Add to the collection").click()
+    expect(page.locator("#added")).to_contain_text("1 of 2 are in the collection")
+    expect(page.locator("#added li.failed")).to_contain_text("broken.jpg")
+    expect(page.locator("#added li.failed")).to_contain_text("not an image that can be read")
+    (stored,) = [one for one in client.images() if one.name == "stripes.png"]
+    try:
+        assert stored.captions == ["grey noise on an old screen", "an untuned television"]
+        assert stored.tags == ["noise", "test"]
+        assert_fits(page)
+        page.get_by_role("tab", name="Find captions").click()
+        page.locator("#picture input[type=file]").set_input_files(new)
+        expect(page.locator("#captions .caption").first).to_have_text(re.compile("grey noise|untuned"))
+    finally:
+        client.remove_image(stored.id)
 
 
 def test_a_picture_opens_large(page: Page) -> None:

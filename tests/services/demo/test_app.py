@@ -52,6 +52,21 @@ def test_the_page_offers_the_examples_and_calls_no_other_place(demo: httpx.Clien
     assert demo.get("/config").json()["analytics_enabled"] is False
 
 
+def test_a_browser_gets_the_page_in_its_language_and_may_choose_another(demo: httpx.Client) -> None:
+    def asked(path: str, language: str) -> httpx.Response:
+        return demo.get(path, headers={"Accept-Language": language})
+
+    sent = asked("/?q=a+fox", "zh-TW,zh;q=0.9,en;q=0.8")
+    assert (sent.status_code, sent.headers["Location"]) == (307, "/zh/?q=a+fox")
+    chinese = asked(sent.headers["Location"], "zh-TW")
+    assert chinese.status_code == 200
+    assert "以文搜图" in chinese.text
+    for path, language in (("/", "en-GB,zh;q=0.5"), ("/?language=en", "zh-CN")):
+        english = asked(path, language)
+        assert english.status_code == 200
+        assert "Find pictures by words" in english.text
+
+
 def test_an_upload_over_the_limit_is_refused(demo: httpx.Client) -> None:
     answer = demo.post("/gradio_api/upload", files={"files": ("a.jpg", b"\0" * 200_000)})
     assert answer.status_code == 413
@@ -65,10 +80,13 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: P
     url = f"http://127.0.0.1:{free_port()}"
     async with AsyncClient(url, retries=0) as client:
         search = Search(client, Thumbnails(client, tmp_path))
-        pictures, line = await search.pictures("a fox", "dual", 3, False)
-        assert pictures == []
-        assert "The gateway cannot be reached" in line
-        assert url in line
+        (found,) = await search.pictures("a fox", "both", 3, False)
+        assert found.pictures == []
+        assert "The gateway cannot be reached" in found.line
+        assert url in found.line
+        *_, (done, added) = [one async for one in search.add([__file__], "", "")]
+        assert done == 1
+        assert "The gateway cannot be reached" in added
         captions, line = await search.captions(__file__, "dual", 3, False)
         assert captions == ""
         assert "The gateway cannot be reached" in line
@@ -79,7 +97,7 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: P
 async def test_nothing_to_ask_with_is_a_hint(tmp_path: Path) -> None:
     async with AsyncClient(f"http://127.0.0.1:{free_port()}", retries=0) as client:
         search = Search(client, Thumbnails(client, tmp_path))
-        assert "Type what" in (await search.pictures("  ", "dual", 3, False))[1]
+        assert "Type what" in (await search.pictures("  ", "dual", 3, False))[0].line
         assert "Drop, paste or take" in (await search.captions(None, "dual", 3, True))[1]
 
 
@@ -94,7 +112,7 @@ def test_it_asks_with_its_key_and_shows_it_to_nobody(demo: httpx.Client) -> None
         def log_message(self, *_: object) -> None: ...
 
     config = demo.get("/config")
-    load = next(one["id"] for one in config.json()["dependencies"] if one["targets"][0][1] == "load")
+    *_, load = (one["id"] for one in config.json()["dependencies"] if one["targets"][0][1] == "load")
     with ThreadingHTTPServer(("127.0.0.1", GATEWAY_PORT), Gateway) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from services.demo import render
+from services.demo.words import CHINESE, ENGLISH, LANGUAGES
 from shared.client import DiptychError
 from shared.schemas import (
     CaptionResult,
+    Duplicate,
     ImageResult,
     ImageToTextResponse,
     ModelsResponse,
@@ -30,6 +33,7 @@ def test_every_text_from_outside_is_escaped() -> None:
         render.hint(EVIL),
         render.problem(DiptychError(500, EVIL, EVIL, EVIL)),
         render.answer(pictures(1, model_version=EVIL, index_version=EVIL, timings_ms={EVIL: 1}), "dual"),
+        render.added([render.Added(EVIL, EVIL)], 1),
         render.captions([CaptionResult(caption=EVIL, score=0.5, caption_id="c")]),
     ]
     for html in shown:
@@ -102,3 +106,27 @@ def test_the_collection_is_that_of_the_index_being_served() -> None:
     assert "8,000" in html
     assert "40,000" in html
     assert "No photos" in render.collection(ModelsResponse(current="m/1", index=None, models=[], indexes=[]))
+
+
+def test_moves_are_counted_from_where_a_picture_was() -> None:
+    assert render.moves(["a", "b", "c"], ["c", "a", "b", "d"]) == ["▲2", "▼1", "▼1", "new"]
+    assert render.moves(["a"], ["a"]) == ["="]
+
+
+def test_what_became_of_added_files() -> None:
+    twin = Duplicate(id="cafe", kind="near", similarity=0.99)
+    html = render.added([render.Added("a.jpg", "added", [twin]), render.Added("b.jpg", "no image", failed=True)], 3)
+    assert "1 of 3 are in the collection" in html
+    assert "looks like cafe" in html
+    assert html.index('class="done"') < html.index("a.jpg") < html.index('class="failed"') < html.index("b.jpg")
+
+
+def test_every_language_says_everything_with_the_same_places_to_fill() -> None:
+    english = dataclasses.asdict(ENGLISH)
+    for words in LANGUAGES:
+        for name, said in dataclasses.asdict(words).items():
+            assert type(said) is type(english[name]), name
+            assert str(said).count("{}") == str(english[name]).count("{}"), name
+            assert said or name == "only_english"
+    assert "2 张图片" in render.answer(pictures(2), "dual", CHINESE)
+    assert "交叉注意力暂时不可用" in render.answer(pictures(1, degraded=True), "cross", CHINESE)
