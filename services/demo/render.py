@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +18,9 @@ from shared.schemas import (
     ModelType,
     TextToImageResponse,
 )
+from shared.schemas_v1 import SearchAnswer, WordMap
+
+Results = TextToImageResponse | ImageToTextResponse | SearchAnswer
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ def model_name(model: ModelType, words: Words = ENGLISH) -> str:
     return {"dual": words.dual, "cross": words.cross}[model]
 
 
-def answer(found: TextToImageResponse | ImageToTextResponse, asked: ModelType, words: Words = ENGLISH) -> str:
+def answer(found: Results, asked: ModelType, words: Words = ENGLISH) -> str:
     """One line about an answer: how many results, by which versions, how long each stage took."""
-    forms = words.pictures if isinstance(found, TextToImageResponse) else words.captions
+    forms = words.captions if isinstance(found, ImageToTextResponse) else words.pictures
     ranked_by = model_name(found.model_type, words)
     parts = [
         counted(forms, len(found.results)),
@@ -85,6 +89,33 @@ def added(files: Sequence[Added], total: int, words: Words = ENGLISH) -> str:
     )
     count = words.added.format(sum(not file.failed for file in files), total)
     return f'<p class="answer"><span>{escape(count)}</span></p><ul class="added" role="status">{items}</ul>'
+
+
+def listed(texts: Sequence[str]) -> str:
+    return '<ul class="own">' + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
+
+
+def picture(jpeg: bytes, name: str, seen: WordMap | None = None) -> str:
+    """A picture, and over it, the brighter the more, where a word is seen."""
+    source = base64.b64encode(jpeg).decode("ascii")
+    return (
+        f'<figure class="chosen"><div><img src="data:image/jpeg;base64,{source}" alt="{escape(name)}">'
+        f"{_heat(seen.weights) if seen else ''}</div><figcaption>{escape(name)}</figcaption></figure>"
+    )
+
+
+def _heat(weights: Sequence[Sequence[float]]) -> str:
+    """The grid is stretched over the picture as the picture was squeezed for the model."""
+    cells = "".join(
+        f'<rect x="{column}" y="{row}" width="1" height="1" fill-opacity="{weight:.2f}"/>'
+        for row, line in enumerate(weights)
+        for column, weight in enumerate(line)
+    )
+    return (
+        f'<svg class="heat" viewBox="0 0 {len(weights[0])} {len(weights)}" preserveAspectRatio="none" role="img">'
+        f'<filter id="soft" x="0" y="0" width="1" height="1"><feGaussianBlur stdDeviation="0.45"/></filter>'
+        f'<rect class="veil" width="100%" height="100%"/><g filter="url(#soft)">{cells}</g></svg>'
+    )
 
 
 def percent(score: float) -> str:

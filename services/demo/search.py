@@ -14,15 +14,45 @@ from services.demo.thumbnails import Thumbnails
 from services.demo.words import ENGLISH, Words
 from shared.client import AsyncClient, DiptychError
 from shared.schemas import Cutoff, ModelType, TextToImageResponse
+from shared.schemas_v1 import SearchAnswer, Term, WordMap
 
 Ranked = Literal["dual", "cross", "both"]
+# How much words to avoid push away, beside words that are looked for with 1.
+_AVOID = -0.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What pictures are looked for: words, a picture file that they should be ``like``, and what to ``avoid``."""
+
+    text: str
+    ranked_by: Ranked = "dual"
+    k: int = 6
+    only_likely: bool = False
+    like: str | None = None
+    weight: float = 1.0
+    avoid: str = ""
+
+    @property
+    def composed(self) -> bool:
+        return self.like is not None or bool(self.avoid.strip())
+
+    def terms(self) -> list[Term]:
+        """Reads the file: in a thread."""
+        found = [Term(text=self.text)] if self.text.strip() else []
+        if self.like is not None:
+            found.append(Term(image=Path(self.like).read_bytes(), weight=self.weight))
+        if self.avoid.strip():
+            found.append(Term(text=self.avoid, weight=_AVOID))
+        return found
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photo of the collection: its id, the file of its thumbnail, and a line of text."""
+    """A photo of the collection: its id and name, the file of its thumbnail, and a line of text."""
 
     id: str
+    name: str
     path: Path
     caption: str
 
@@ -51,16 +81,13 @@ class Search:
         except DiptychError as error:
             return render.problem(error, self.words)
 
-    async def pictures(self, text: str, ranked_by: Ranked, k: int, only_likely: bool) -> list[Found]:
-        """Photos that match the text; of both models, the reranked ones second, each with how far it moved."""
-        if not text.strip():
+    async def pictures(self, wanted: Wanted) -> list[Found]:
+        """The photos; of both models, the reranked ones second, each with how far it moved."""
+        if not wanted.text.strip() and wanted.like is None:
             return [Found(render.hint(self.words.no_words))]
-        models: list[ModelType] = ["dual", "cross"] if ranked_by == "both" else [ranked_by]
-        cutoff = _cutoff(only_likely)
+        models: list[ModelType] = ["dual", "cross"] if wanted.ranked_by == "both" else [wanted.ranked_by]
         try:
-            answers = await asyncio.gather(
-                *(self._client.text_to_image(text, int(k), model, cutoff=cutoff) for model in models)
-            )
+            answers = await asyncio.gather(*(self._ask(wanted, model) for model in models))
             shown = [await self._pictures(_lines(answer)) for answer in answers]
         except DiptychError as error:
             return [Found(render.problem(error, self.words))]
@@ -69,10 +96,52 @@ class Search:
             before, after = ([picture.id for picture in pictures] for pictures in shown)
             moves = render.moves(before, after, self.words)
             shown[1] = [
-                Picture(picture.id, picture.path, f"{move} · {picture.caption}")
+                Picture(picture.id, picture.name, picture.path, f"{move} · {picture.caption}")
                 for picture, move in zip(shown[1], moves, strict=True)
             ]
         return [Found(line, pictures) for line, pictures in zip(lines, shown, strict=True)]
+
+    async def _ask(self, wanted: Wanted, model: ModelType) -> TextToImageResponse | SearchAnswer:
+        if wanted.composed:
+            return await self._client.search(*await asyncio.to_thread(wanted.terms), k=int(wanted.k), model_type=model)
+        return await self._client.text_to_image(wanted.text, int(wanted.k), model, cutoff=_cutoff(wanted.only_likely))
+
+    async def more_like(self, picture: Picture, k: int) -> Found:
+        """The photos most like one of the collection."""
+        try:
+            answer = await self._client.search(Term(id=picture.id), k=int(k))
+            return Found(
+                render.hint(self.words.similar.format(picture.name)) + render.answer(answer, "dual", self.words),
+                await self._pictures(_lines(answer)),
+            )
+        except DiptychError as error:
+            return Found(render.problem(error, self.words))
+
+    async def show(self, picture: Picture, seen: WordMap | None = None) -> str:
+        """HTML of a photo, with where a word is ``seen`` in it."""
+        return render.picture(await asyncio.to_thread(picture.path.read_bytes), picture.name, seen)
+
+    async def captions_of(self, picture: Picture) -> str:
+        """HTML of what was written for a photo, or where nothing was, of what fits it best."""
+        try:
+            own = (await self._client.stored_image(picture.id)).captions
+            if own:
+                return render.listed(own)
+            answer = await self._client.search(Term(id=picture.id), target="captions", k=5)
+            return render.listed([found.caption or "" for found in answer.results])
+        except DiptychError as error:
+            return render.problem(error, self.words)
+
+    async def seen(self, text: str, picture: Picture) -> tuple[list[WordMap], str]:
+        """Where the reranker sees each word of the text, those that it sees best first; or HTML that says why not."""
+        if not text.strip():
+            return [], render.hint(self.words.no_text)
+        try:
+            words = (await self._client.explain(text, picture.id)).words
+        except DiptychError as error:
+            return [], render.problem(error, self.words)
+        distinct = {word.word.lower(): word for word in words}
+        return sorted(distinct.values(), key=lambda word: -word.peak), ""
 
     async def captions(self, path: str | None, model_type: ModelType, k: int, only_likely: bool) -> tuple[str, str]:
         """The HTML of the captions that match the uploaded file, and of the line above them."""
@@ -89,7 +158,7 @@ class Search:
         try:
             answers = await asyncio.gather(*(self._client.text_to_image(text, k=1) for text in texts))
             best = {found.image_id: found.image_name for answer in answers for found in answer.results}
-            return await self._pictures(list(best.items()))
+            return await self._pictures([(one, name, name) for one, name in best.items()])
         except DiptychError:
             return []
 
@@ -110,14 +179,18 @@ class Search:
                 said.append(render.Added(file.name, f"{error.title}: {error.detail}", failed=True))
             yield number, render.added(said, len(files), self.words)
 
-    async def _pictures(self, shown: Sequence[tuple[str, str]]) -> list[Picture]:
-        """The photos by id and caption. One that cannot be had (its file was deleted) is left out."""
-        paths = await asyncio.gather(*(self._thumbnails.get(image_id) for image_id, _ in shown))
-        return [Picture(one, path, caption) for path, (one, caption) in zip(paths, shown, strict=True) if path]
+    async def _pictures(self, shown: Sequence[tuple[str, str, str]]) -> list[Picture]:
+        """The photos by id, name and caption. One that cannot be had (its file was deleted) is left out."""
+        paths = await asyncio.gather(*(self._thumbnails.get(image_id) for image_id, *_ in shown))
+        return [Picture(one, name, path, said) for path, (one, name, said) in zip(paths, shown, strict=True) if path]
 
 
-def _lines(answer: TextToImageResponse) -> list[tuple[str, str]]:
-    return [(found.image_id, f"{render.percent(found.score)} · {found.image_name}") for found in answer.results]
+def _lines(answer: TextToImageResponse | SearchAnswer) -> list[tuple[str, str, str]]:
+    if isinstance(answer, TextToImageResponse):
+        scored = [(found.image_id, found.image_name, render.percent(found.score)) for found in answer.results]
+    else:  # what the terms together are like is no probability
+        scored = [(found.id, found.image_name or found.id, f"{found.similarity:.2f}") for found in answer.results]
+    return [(one, name, f"{score} · {name}") for one, name, score in scored]
 
 
 def _cutoff(only_likely: bool) -> Cutoff:

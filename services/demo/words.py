@@ -43,6 +43,18 @@ class Words:
     request: str
     nothing_indexed: str
     searching: str
+    combine: str
+    like: str
+    weight: str
+    avoid: str
+    similar: str
+    more: str
+    its_captions: str
+    why: str
+    close: str
+    where: str
+    nothing_seen: str
+    no_text: str
     unmoved: str
     new: str
     files: str
@@ -88,6 +100,18 @@ ENGLISH = Words(
     request="Request {}",
     nothing_indexed="No photos are indexed yet.",
     searching="Searching <b>{}</b> pictures and <b>{}</b> captions",
+    combine="Combine: like a picture, without something",
+    like="Like this picture",
+    weight="Weight of the picture (the words have 1)",
+    avoid="Without",
+    similar="More like {}",
+    more="More like this",
+    its_captions="Its captions",
+    why="Why this one?",
+    close="Close",
+    where="Where the reranker sees",
+    nothing_seen="What the reranker makes of it does not hang on where “{}” is.",
+    no_text="Search with words first: it is words that are looked for in the picture.",
     unmoved="=",
     new="new",
     files="Pictures to add: drop them here",
@@ -133,6 +157,18 @@ CHINESE = Words(
     request="请求编号 {}",
     nothing_indexed="还没有索引任何照片。",
     searching="图库中有 <b>{}</b> 张图片、<b>{}</b> 条描述",
+    combine="组合查询：像某张图片，但不要某些内容",
+    like="像这张图片",
+    weight="图片的权重（文字的权重为 1）",
+    avoid="不要",
+    similar="与 {} 相似的图片",
+    more="更多类似图片",
+    its_captions="它的描述",
+    why="为什么是它？",
+    close="关闭",
+    where="重排模型看到的位置",
+    nothing_seen="重排模型的判断与“{}”的位置无关。",
+    no_text="请先用文字搜索：这里显示的是文字在图中的位置。",
     unmoved="=",
     new="新",
     files="把要添加的图片拖到这里",

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from services.demo.render import moves, percent
 from shared.client import Client
+from shared.schemas_v1 import Term
 from tests.support.demo import demo
 from tests.support.stack import ROOT, Stack
 from tests.support.store import Prepared
@@ -204,14 +205,52 @@ def test_pictures_are_added_and_found(page: Page, client: Client, tmp_path: Path
         client.remove_image(stored.id)
 
 
-def test_a_picture_opens_large(page: Page) -> None:
-    page.get_by_role("button", name=EXAMPLES[2]).click()
-    page.locator("#pictures .thumbnail-lg").first.click()
-    large = page.locator("#pictures .preview img").first
-    expect(large).to_be_visible()
-    page.screenshot(path=SCREENSHOTS / "large.png")
-    page.keyboard.press("Escape")
-    expect(large).to_be_hidden()
+@EACH_WAY
+def test_a_picture_in_detail(page: Page, client: Client) -> None:
+    """Large; where words are seen in it; its captions; more like it."""
+    page.get_by_role("button", name=EXAMPLES[0]).click()
+    tiles = page.locator("#pictures .thumbnail-lg")
+    expect(tiles).to_have_count(6)
+    best = client.text_to_image(EXAMPLES[0], k=1).results[0]
+    tiles.first.click()
+    expect(page.locator("#chosen figcaption")).to_have_text(best.image_name)
+    expect(page.locator("#chosen img")).to_have_js_property("complete", True)
+    page.get_by_role("button", name="Why this one?").click()
+    words = client.explain(EXAMPLES[0], best.image_id).words
+    expect(page.locator("#seen label")).to_have_count(len(words))
+    page.locator("#seen").get_by_label("ball").check()
+    assert_fits(page)
+    if any(weight for word in words if word.word == "ball" for line in word.weights for weight in line):
+        expect(page.locator("#chosen svg.heat g rect")).to_have_count(49)
+        picture, heat = (page.locator(f"#chosen {part}").bounding_box() for part in ("img", "svg.heat"))
+        assert picture is not None and picture == pytest.approx(heat, abs=1)
+    page.screenshot(path=SCREENSHOTS / f"why-{page.viewport_size['width'] if page.viewport_size else 0}.png")
+    page.get_by_role("button", name="Its captions").click()
+    captions = client.stored_image(best.image_id).captions
+    expect(page.locator("#detail-said li")).to_have_text(captions)
+    page.get_by_role("button", name="More like this").click()
+    expect(page.locator("#pictures-line")).to_contain_text(f"More like {best.image_name}")
+    alike = [found.image_name for found in client.search(Term(id=best.image_id), k=6).results]
+    for tile, name in zip(page.locator("#pictures .caption-label").all(), alike, strict=True):
+        expect(tile).to_contain_text(str(name))
+    expect(page.locator("#detail")).to_be_hidden()
+
+
+@EACH_WAY
+def test_words_a_picture_and_what_to_avoid_are_asked_as_one(page: Page, client: Client, prepared: Prepared) -> None:
+    photo = prepared.photos / "coffee.png"
+    terms = [Term(text="a red ball"), Term(image=photo.read_bytes(), weight=1), Term(text="a car", weight=-0.5)]
+    expected = client.search(*terms, k=6)
+    page.get_by_placeholder("What should the picture show?").fill("a red ball")
+    page.get_by_role("button", name="Combine").click()
+    page.locator("#like input[type=file]").set_input_files(photo)
+    expect(page.locator("#like img")).to_be_visible()
+    page.locator("#avoid").get_by_label("Without").fill("a car")
+    page.keyboard.press("Enter")
+    expect(page.locator("#pictures .caption-label")).to_have_text(
+        [f"{found.similarity:.2f} · {found.image_name}" for found in expected.results]
+    )
+    assert_fits(page)
 
 
 @EACH_WAY

@@ -1,4 +1,4 @@
-"""Pictures by words."""
+"""Pictures by words, by pictures, and by both."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import gradio as gr
 
 from services.demo import render
 from services.demo.events import PLAIN, SEARCH
-from services.demo.search import Ranked, Search
+from services.demo.search import Found, Picture, Search, Wanted
+from services.demo.tabs.detail import Detail
 from services.demo.tabs.options import options
 
 # The address in the browser says what is shown, so that it can be kept and sent to others.
-_TO_ADDRESS = """(q, by, k, likely) => {
+_TO_ADDRESS = """(q, by, k, likely, like, weight, without) => {
     const address = new URL(window.location);
-    for (const [name, value] of Object.entries({q, by, k, likely: likely ? 1 : ""}))
+    for (const [name, value] of Object.entries({q, by, k, likely: likely ? 1 : "", without}))
         value ? address.searchParams.set(name, value) : address.searchParams.delete(name);
     window.history.replaceState(null, "", address);
 }"""
 
 
 def pictures_tab(blocks: gr.Blocks, search: Search, examples: Sequence[str], max_results: int) -> None:
-    """With ``?q=...`` in the address (``by``, ``k`` and ``likely`` if need be) it searches when the page loads."""
+    """With ``?q=...`` in the address (``by``, ``k``, ``likely`` and ``without`` if need be) it searches when the page
+    loads."""
     words = search.words
     text = gr.Textbox(
         label=words.placeholder,
@@ -39,60 +41,82 @@ def pictures_tab(blocks: gr.Blocks, search: Search, examples: Sequence[str], max
         components=[text], samples=[[example] for example in examples], label=words.examples, elem_id="examples"
     )
     model_type, k, only_likely = options(words, max_results, both=True)
+    with gr.Accordion(words.combine, open=False, elem_id="combine"), gr.Row():
+        like = gr.Image(
+            type="filepath", sources=["upload", "clipboard"], label=words.like, height=200, buttons=[], elem_id="like"
+        )
+        like.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+        with gr.Column(min_width=260):
+            weight = gr.Slider(0.1, 3, value=1, step=0.1, label=words.weight, buttons=[])
+            avoid = gr.Textbox(label=words.avoid, max_length=10_000, elem_id="avoid")
+    detail = Detail(search, text)
     with gr.Row(elem_id="pictures-row"):
         with gr.Column(min_width=280):
-            line, found = _results("pictures")
+            first = _Results("pictures", detail)
         with gr.Column(min_width=280, visible=False) as beside:
-            other_line, other_found = _results("pictures-cross")
+            second = _Results("pictures-cross", detail)
+    asked = [text, model_type, k, only_likely, like, weight, avoid]
+    outputs = [beside, *first.outputs, *second.outputs]
 
-    async def pictures(text: str, ranked_by: Ranked, k: int, only_likely: bool) -> list[Any]:
-        first, *others = await search.pictures(text, ranked_by, k, only_likely)
-        columns = 2 if others else 3
-        shown: list[Any] = [gr.update(visible=bool(others))]
-        for one in (first, others[0] if others else None):
-            files = [(picture.path, picture.caption) for picture in one.pictures] if one else []
-            shown += [one.line if one else "", gr.update(value=files, columns=columns)]
-        return shown
+    async def find(*values: Any) -> list[Any]:
+        found, *others = await search.pictures(Wanted(*values))
+        other = others[0] if others else None
+        columns = 2 if other else 3
+        return [gr.update(visible=other is not None), *_shown(found, columns), *_shown(other, columns)]
 
-    asked: dict[str, Any] = {
-        "inputs": [text, model_type, k, only_likely],
-        "outputs": [beside, line, found, other_line, other_found],
-        **SEARCH,
-    }
-    searched = [
-        gr.on([text.submit, model_type.input, k.release, only_likely.input], pictures, **asked),
-        chips.click(lambda sample: sample[0], chips, text, **PLAIN).then(pictures, **asked),
-    ]
-    for event in searched:
-        event.then(None, asked["inputs"], None, js=_TO_ADDRESS, **PLAIN)
+    async def more(picture: Picture, k: int) -> list[Any]:
+        return [gr.update(visible=False), *_shown(await search.more_like(picture, k), 3), *_shown(None, 3)]
 
     async def from_address(request: gr.Request) -> list[Any]:
-        asked = request.query_params
-        by, many = asked.get("by", "dual"), asked.get("k", "")
-        k = min(max(int(many), 1), max_results) if many.isdecimal() else min(6, max_results)
-        values: tuple[str, Ranked, int, bool] = (
-            asked.get("q", "")[:10_000],
-            "cross" if by == "cross" else "both" if by == "both" else "dual",
-            k,
-            asked.get("likely") == "1",
+        wanted = _wanted(dict(request.query_params), max_results)
+        values = [wanted.text, wanted.ranked_by, wanted.k, wanted.only_likely, None, 1, wanted.avoid]
+        return [*values, *(await find(*values) if wanted.text.strip() else [gr.skip()] * len(outputs))]
+
+    changed = [text.submit, avoid.submit, model_type.input, k.release, only_likely.input, like.input, weight.release]
+    for event in (
+        gr.on(changed, find, asked, outputs, **SEARCH),
+        chips.click(lambda sample: sample[0], chips, text, **PLAIN).then(find, asked, outputs, **SEARCH),
+    ):
+        detail.close_on(event.then(None, asked, None, js=_TO_ADDRESS, **PLAIN))
+    detail.close_on(detail.more.click(more, [detail.chosen, k], outputs, **SEARCH))
+    blocks.load(from_address, None, [*asked, *outputs], **PLAIN)
+
+
+class _Results:
+    """A gallery under a line; what is chosen in it is shown in detail."""
+
+    def __init__(self, name: str, detail: Detail) -> None:
+        line = gr.HTML(elem_id=f"{name}-line")
+        gallery = gr.Gallery(
+            show_label=False,
+            columns=3,
+            height="auto",
+            object_fit="cover",
+            interactive=False,
+            allow_preview=False,
+            buttons=[],
+            elem_id=name,
+            elem_classes="pictures",
         )
-        shown = await pictures(*values) if values[0].strip() else [gr.skip()] * len(outputs)
-        return [*values, *shown]
-
-    outputs = asked["outputs"]
-    blocks.load(from_address, None, [*asked["inputs"], *outputs], **PLAIN)
+        pictures = gr.State([])
+        self.outputs = [line, gallery, pictures]
+        detail.follow(gallery, pictures)
 
 
-def _results(name: str) -> tuple[gr.HTML, gr.Gallery]:
-    line = gr.HTML(elem_id=f"{name}-line")
-    found = gr.Gallery(
-        show_label=False,
-        columns=3,
-        height="auto",
-        object_fit="cover",
-        interactive=False,
-        buttons=["fullscreen"],
-        elem_id=name,
-        elem_classes="pictures",
+def _shown(found: Found | None, columns: int) -> list[Any]:
+    if found is None:
+        return ["", [], []]
+    files = [(picture.path, picture.caption) for picture in found.pictures]
+    return [found.line, gr.update(value=files, columns=columns), list(found.pictures)]
+
+
+def _wanted(asked: dict[str, str], max_results: int) -> Wanted:
+    """What an address asks for. What makes no sense in it is passed over."""
+    by, many = asked.get("by"), asked.get("k", "")
+    return Wanted(
+        asked.get("q", "")[:10_000],
+        "cross" if by == "cross" else "both" if by == "both" else "dual",
+        min(max(int(many[:9]), 1), max_results) if many.isdecimal() else min(6, max_results),
+        asked.get("likely") == "1",
+        avoid=asked.get("without", "")[:10_000],
     )
-    return line, found

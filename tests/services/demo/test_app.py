@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from diptych.ports import free_port
-from services.demo.search import Search
+from services.demo.search import Picture, Search, Wanted
 from services.demo.thumbnails import Thumbnails
 from shared.client import AsyncClient
 from tests.support.demo import demo as running_demo
@@ -80,13 +80,17 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: P
     url = f"http://127.0.0.1:{free_port()}"
     async with AsyncClient(url, retries=0) as client:
         search = Search(client, Thumbnails(client, tmp_path))
-        (found,) = await search.pictures("a fox", "both", 3, False)
+        (found,) = await search.pictures(Wanted("a fox", "both", 3))
         assert found.pictures == []
         assert "The gateway cannot be reached" in found.line
         assert url in found.line
         *_, (done, added) = [one async for one in search.add([__file__], "", "")]
         assert done == 1
         assert "The gateway cannot be reached" in added
+        fox = Picture("cafe", "fox.jpg", Path(__file__), "")
+        assert "The gateway cannot be reached" in (await search.more_like(fox, 3)).line
+        assert "The gateway cannot be reached" in await search.captions_of(fox)
+        assert "The gateway cannot be reached" in (await search.seen("a fox", fox))[1]
         captions, line = await search.captions(__file__, "dual", 3, False)
         assert captions == ""
         assert "The gateway cannot be reached" in line
@@ -97,7 +101,9 @@ async def test_a_gateway_that_is_away_is_a_sentence_and_not_an_error(tmp_path: P
 async def test_nothing_to_ask_with_is_a_hint(tmp_path: Path) -> None:
     async with AsyncClient(f"http://127.0.0.1:{free_port()}", retries=0) as client:
         search = Search(client, Thumbnails(client, tmp_path))
-        assert "Type what" in (await search.pictures("  ", "dual", 3, False))[0].line
+        assert "Type what" in (await search.pictures(Wanted("  ")))[0].line
+        fox = Picture("cafe", "fox.jpg", tmp_path, "")
+        assert "Search with words first" in (await search.seen(" ", fox))[1]
         assert "Drop, paste or take" in (await search.captions(None, "dual", 3, True))[1]
 
 

@@ -17,6 +17,7 @@ from shared.schemas import (
     ServedIndex,
     TextToImageResponse,
 )
+from shared.schemas_v1 import WordMap
 
 EVIL = '<script>alert("&")</script>'
 ESCAPED = "&lt;script&gt;alert(&quot;&amp;&quot;)&lt;/script&gt;"
@@ -33,6 +34,8 @@ def test_every_text_from_outside_is_escaped() -> None:
         render.hint(EVIL),
         render.problem(DiptychError(500, EVIL, EVIL, EVIL)),
         render.answer(pictures(1, model_version=EVIL, index_version=EVIL, timings_ms={EVIL: 1}), "dual"),
+        render.listed([EVIL]),
+        render.picture(b"jpeg", EVIL),
         render.added([render.Added(EVIL, EVIL)], 1),
         render.captions([CaptionResult(caption=EVIL, score=0.5, caption_id="c")]),
     ]
@@ -119,6 +122,16 @@ def test_what_became_of_added_files() -> None:
     assert "1 of 3 are in the collection" in html
     assert "looks like cafe" in html
     assert html.index('class="done"') < html.index("a.jpg") < html.index('class="failed"') < html.index("b.jpg")
+
+
+def test_where_a_word_is_seen_lies_over_the_picture_as_a_grid() -> None:
+    seen = WordMap(word="dog", start=0, end=3, peak=1.0, weights=[[0, 0.5, 1], [0, 0, 0.25]])
+    html = render.picture(b"jpeg", "a.jpg", seen)
+    assert 'src="data:image/jpeg;base64,anBlZw=="' in html
+    assert 'viewBox="0 0 3 2"' in html
+    assert '<rect x="2" y="0" width="1" height="1" fill-opacity="1.00"/>' in html
+    assert '<rect x="2" y="1" width="1" height="1" fill-opacity="0.25"/>' in html
+    assert "<svg" not in render.picture(b"jpeg", "a.jpg")
 
 
 def test_every_language_says_everything_with_the_same_places_to_fill() -> None:
