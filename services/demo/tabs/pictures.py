@@ -27,6 +27,7 @@ def pictures_tab(blocks: gr.Blocks, search: Search, examples: Sequence[str], max
     loads."""
     words = search.words
     text = gr.Textbox(
+        "",
         label=words.placeholder,
         show_label=False,
         placeholder=words.placeholder,
@@ -48,7 +49,7 @@ def pictures_tab(blocks: gr.Blocks, search: Search, examples: Sequence[str], max
         like.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
         with gr.Column(min_width=260):
             weight = gr.Slider(0.1, 3, value=1, step=0.1, label=words.weight, buttons=[])
-            avoid = gr.Textbox(label=words.avoid, max_length=10_000, elem_id="avoid")
+            avoid = gr.Textbox("", label=words.avoid, max_length=10_000, elem_id="avoid")
     detail = Detail(search, text)
     with gr.Row(elem_id="pictures-row"):
         with gr.Column(min_width=280):
