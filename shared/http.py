@@ -56,6 +56,8 @@ ANY_PROBLEM: dict[int | str, dict[str, Any]] = {
     }
     for statuses in ("4XX", "5XX")
 }
+# How many milliseconds the caller will go on waiting, from when it sends the request.
+DEADLINE_HEADER = "X-Diptych-Deadline-Ms"
 
 
 def problem_response(problem: Problem) -> JSONResponse:

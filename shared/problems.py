@@ -112,6 +112,13 @@ CATALOGUE: dict[str, Kind] = {
         "A bounded queue is full. Nothing of the request was done.",
         "Ask again after `Retry-After`, with some jitter; when it stays, add replicas.",
     ),
+    "deadline-exceeded": Kind(
+        504,
+        "The caller's time was up",
+        "The encoder had not begun with a request when the time was over that its caller waits "
+        "(`X-Diptych-Deadline-Ms`). It only says so to the gateway, which is not waiting any more.",
+        "Nothing was computed; ask again, with more time.",
+    ),
     "neighbour-unavailable": Kind(
         503,
         "A service this one depends on is not answering",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from services.encoder.hangup import while_connected
@@ -18,7 +19,7 @@ from shared import tokens, wire
 from shared.artifacts import ArtifactStore, Ref
 from shared.docs import gives, takes
 from shared.engines import Engine, TokensError, images, open_engine, texts
-from shared.http import ANY_PROBLEM, create_app, run
+from shared.http import ANY_PROBLEM, DEADLINE_HEADER, create_app, run
 from shared.problems import Problem
 from shared.schemas import EncoderStatus, ServedModel
 from shared.watch import VersionWatcher
@@ -26,6 +27,25 @@ from shared.watch import VersionWatcher
 MISSING = "no model is published in {store}: run diptych publish (or diptych up)"
 
 TENSORS = gives(wire.MEDIA_TYPE)
+MAX_WAIT_MS = 3_600_000
+
+
+async def _until(
+    wait_ms: Annotated[
+        int | None,
+        Header(
+            alias=DEADLINE_HEADER,
+            ge=0,
+            le=MAX_WAIT_MS,
+            description="Milliseconds that the caller waits; what has not begun by then is not begun.",
+        ),
+    ] = None,
+) -> float:
+    """The deadline by the event loop's clock. The time that the request took to arrive is not known, nor counted."""
+    return math.inf if wait_ms is None else asyncio.get_running_loop().time() + wait_ms / 1000
+
+
+Until = Annotated[float, Depends(_until)]
 ModelRef = Annotated[str | None, Query(description="name/version; the current one when left out")]
 
 
@@ -85,7 +105,7 @@ def create(settings: EncoderSettings) -> FastAPI:
         )
 
     @app.post("/embed/text", summary="Texts to vectors", response_class=Response, responses=TENSORS)
-    async def embed_text(request: Request, asked: TextRequest) -> Response:
+    async def embed_text(request: Request, asked: TextRequest, until: Until) -> Response:
         if len(asked.texts) > settings.max_texts:
             raise Problem(
                 "invalid-request", f"{len(asked.texts)} texts in one request; the limit is {settings.max_texts}"
@@ -96,7 +116,7 @@ def create(settings: EncoderSettings) -> FastAPI:
                 texts.check(text, settings.max_text_chars)
         except texts.TextError as error:
             raise Problem("invalid-request", str(error)) from error
-        embedded = await while_connected(request, lanes.embed_texts(engine, asked.texts))
+        embedded = await while_connected(request, lanes.embed_texts(engine, asked.texts, until))
         return _message(ref, engine, embedded, asked.tokens)
 
     @app.post(
@@ -107,7 +127,10 @@ def create(settings: EncoderSettings) -> FastAPI:
         openapi_extra=takes("application/octet-stream"),
     )
     async def embed_image(
-        request: Request, model: ModelRef = None, with_tokens: Annotated[bool, Query(alias="tokens")] = False
+        request: Request,
+        until: Until,
+        model: ModelRef = None,
+        with_tokens: Annotated[bool, Query(alias="tokens")] = False,
     ) -> Response:
         ref, engine = watcher.get(model)
         if uploads.locked():
@@ -116,7 +139,7 @@ def create(settings: EncoderSettings) -> FastAPI:
             )
         async with uploads:
             try:
-                embedded = await while_connected(request, lanes.embed_image(engine, await request.body()))
+                embedded = await while_connected(request, lanes.embed_image(engine, await request.body(), until))
             except images.ImageError as error:
                 raise Problem(error.slug, str(error)) from error
         return _message(ref, engine, embedded, with_tokens)
@@ -130,6 +153,7 @@ def create(settings: EncoderSettings) -> FastAPI:
     )
     async def rerank(
         request: Request,
+        until: Until,
         query: Annotated[Literal["text", "image"], Query(description="What the query is; candidates are the other.")],
         model: ModelRef = None,
     ) -> Response:
@@ -138,7 +162,7 @@ def create(settings: EncoderSettings) -> FastAPI:
             raise Problem("no-reranker", f"model {ref} was published without a reranker; use model_type=dual")
         try:
             pairs = _pairs(await request.body(), query, engine.manifest.token_dim, settings.max_candidates)
-            logits = await while_connected(request, lanes.rerank(engine, *pairs))
+            logits = await while_connected(request, lanes.rerank(engine, *pairs, until))
         except (wire.WireError, TokensError) as error:
             raise Problem("invalid-request", str(error)) from error
         return Response(wire.pack({"logits": logits}, _about(ref, engine)), media_type=wire.MEDIA_TYPE)

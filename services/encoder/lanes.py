@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from services.encoder.batcher import Batcher
+from services.encoder.batcher import Batcher, too_late
 from services.encoder.settings import EncoderSettings
 from shared.engines import Engine, images
 from shared.tokens import TokenFeatures
@@ -34,6 +34,8 @@ class Lanes:
             max_batch=settings.max_text_batch,
             max_delay=delay,
             max_queue=settings.max_text_queue,
+            workers=settings.model_calls,
+            length=len,
         )
         self._image: Batcher[Pixels, Embedding] = Batcher(
             "image",
@@ -41,6 +43,7 @@ class Lanes:
             max_batch=settings.max_image_batch,
             max_delay=delay,
             max_queue=settings.max_image_queue,
+            workers=settings.model_calls,
         )
         # A request's candidates are one item: they are a batch already.
         self._rerank: Batcher[Pairs, Float32] = Batcher(
@@ -56,18 +59,27 @@ class Lanes:
             yield
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    async def embed_texts(self, engine: Engine, texts: Sequence[str]) -> list[Embedding]:
-        return await self._text.submit(engine, texts)
+    async def embed_texts(self, engine: Engine, texts: Sequence[str], until: float = math.inf) -> list[Embedding]:
+        """``until``: see :meth:`Batcher.submit`."""
+        return await self._text.submit(engine, texts, until)
 
-    async def embed_image(self, engine: Engine, data: bytes) -> list[Embedding]:
+    async def embed_image(self, engine: Engine, data: bytes, until: float = math.inf) -> list[Embedding]:
         """Of an image file. Raises :class:`shared.engines.images.ImageError`."""
-        decode = partial(images.pixels, data, engine.manifest.preprocessing, max_pixels=self._max_pixels)
-        pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
-        return await self._image.submit(engine, [pixels])
+        loop = asyncio.get_running_loop()
 
-    async def rerank(self, engine: Engine, texts: list[TokenFeatures], images: list[TokenFeatures]) -> Float32:
+        def decode() -> Pixels:
+            if loop.time() >= until:
+                raise too_late()
+            return images.pixels(data, engine.manifest.preprocessing, max_pixels=self._max_pixels)
+
+        pixels = await loop.run_in_executor(self._decoders, decode)
+        return await self._image.submit(engine, [pixels], until)
+
+    async def rerank(
+        self, engine: Engine, texts: list[TokenFeatures], images: list[TokenFeatures], until: float = math.inf
+    ) -> Float32:
         """Logits (B,) of B pairs. Raises :class:`shared.engines.TokensError`."""
-        (logits,) = await self._rerank.submit(engine, [(texts, images)])
+        (logits,) = await self._rerank.submit(engine, [(texts, images)], until)
         return logits
 
 

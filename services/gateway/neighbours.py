@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from services.gateway.circuit import PAUSE_SECONDS, Circuit
 from shared import tokens, wire
+from shared.http import DEADLINE_HEADER
 from shared.problems import CATALOGUE, Problem
 from shared.schemas import ChangedImage, EncoderStatus, IndexStatus, ServedModel, StoredImage
 from shared.telemetry import REQUEST_ID_HEADER, request_id
@@ -120,7 +121,9 @@ class Neighbour:
         self, method: str, path: str, seconds: float, passed_on: frozenset[str] = _PASSED_ON, **options: Any
     ) -> PhotoFile:
         """The body of a successful answer and its media type."""
-        headers = {REQUEST_ID_HEADER: rid} if (rid := request_id()) else {}
+        headers = {DEADLINE_HEADER: str(int(seconds * 1000))}
+        if rid := request_id():
+            headers[REQUEST_ID_HEADER] = rid
         headers.update(options.pop("headers", {}))
         options["params"] = {key: _parameter(value) for key, value in options.get("params", {}).items()}
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)

@@ -181,3 +181,25 @@ async def test_a_stop_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     with pytest.raises(Problem, match="the service is stopping") as raised:
         await lane.submit(OLD, [4])
     assert raised.value.slug == "not-ready"
+
+
+async def test_items_of_about_the_same_length_share_a_call_and_answers_keep_their_order() -> None:
+    worker = Worker()
+    lane: Batcher[int, int] = Batcher("test", worker, max_batch=4, max_delay=0, max_queue=20, length=lambda n: n)
+    async with lane.running():
+        assert await lane.submit(OLD, [10, 40, 11, 41, 12]) == [100, 1600, 121, 1681, 144]
+    assert worker.batches == [[10, 11, 12], [40, 41]]
+
+
+async def test_an_item_whose_time_is_up_is_dropped_before_it_costs_anything() -> None:
+    worker = Worker()
+    async with _lane(worker) as lane:
+        first = await _busy(lane, worker)
+        late = asyncio.create_task(lane.submit(OLD, [1], asyncio.get_running_loop().time()))
+        stays = await _submitted(lane, OLD, 2)
+        worker.gate.set()
+        assert await asyncio.gather(first, stays) == [[81], [4]]
+        with pytest.raises(Problem, match="the time that the caller gave was up") as raised:
+            await late
+        assert (raised.value.slug, raised.value.status) == ("deadline-exceeded", 504)
+    assert worker.batches == [[9], [2]]
