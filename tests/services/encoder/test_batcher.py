@@ -198,7 +198,7 @@ async def test_an_item_whose_time_is_up_is_dropped_before_it_costs_anything() ->
         late = asyncio.create_task(lane.submit(OLD, [1], asyncio.get_running_loop().time()))
         stays = await _submitted(lane, OLD, 2)
         worker.gate.set()
-        assert await asyncio.gather(first, stays) == [[81], [4]]
+        assert list(await asyncio.gather(first, stays)) == [[81], [4]]
         with pytest.raises(Problem, match="the time that the caller gave was up") as raised:
             await late
         assert (raised.value.slug, raised.value.status) == ("deadline-exceeded", 504)
