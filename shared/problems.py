@@ -113,7 +113,7 @@ CATALOGUE: dict[str, Kind] = {
         "Ask again after `Retry-After`, with some jitter; when it stays, add replicas.",
     ),
     "deadline-exceeded": Kind(
-        504,
+        503,
         "The caller's time was up",
         "The encoder had not begun with a request when the time was over that its caller waits "
         "(`X-Diptych-Deadline-Ms`). It only says so to the gateway, which is not waiting any more.",

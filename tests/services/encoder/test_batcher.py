@@ -201,5 +201,5 @@ async def test_an_item_whose_time_is_up_is_dropped_before_it_costs_anything() ->
         assert list(await asyncio.gather(first, stays)) == [[81], [4]]
         with pytest.raises(Problem, match="the time that the caller gave was up") as raised:
             await late
-        assert (raised.value.slug, raised.value.status) == ("deadline-exceeded", 504)
+        assert (raised.value.slug, raised.value.status) == ("deadline-exceeded", 503)
     assert worker.batches == [[9], [2]]
