@@ -18,7 +18,12 @@ class EncoderSettings(StoreSettings):
     engine: Literal["auto", "onnx", "torch"] = Field("auto", description="auto: torch where there is a CUDA device.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="Cores that one model call may use; all when unset.")
-    model_calls: int = Field(1, ge=1, description="Calls of one tower at the same time.")
+    model_calls: int = Field(
+        1,
+        ge=1,
+        description="Calls of one tower at the same time. On two cores, 2 of one thread each embed 1.2 times as many texts "
+        "a second under load, and a text by itself takes 1.2 times as long.",
+    )
     max_text_batch: int = Field(32, ge=1, description="The most texts in one model call.")
     # On a CPU more images in a call make none cheaper, and each takes 24 MB of memory meanwhile.
     max_image_batch: int = Field(8, ge=1, description="The most images in one model call; raise it on a GPU.")

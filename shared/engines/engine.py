@@ -30,7 +30,7 @@ class Embedded:
 
 
 class Engine(Protocol):
-    """Safe to call from one thread at a time per method."""
+    """Safe to call from several threads at once."""
 
     @property
     def manifest(self) -> ModelManifest: ...
