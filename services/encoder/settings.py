@@ -21,8 +21,8 @@ class EncoderSettings(StoreSettings):
     model_calls: int = Field(
         1,
         ge=1,
-        description="Calls of one tower at the same time. On two cores, 2 of one thread each embed 1.2 times as many texts "
-        "a second under load, and a text by itself takes 1.2 times as long.",
+        description="Calls of one tower at the same time. On two cores, 2 of one thread each embed 1.2 times as many "
+        "texts a second under load, and a text by itself takes 1.2 times as long.",
     )
     max_text_batch: int = Field(32, ge=1, description="The most texts in one model call.")
     # On a CPU more images in a call make none cheaper, and each takes 24 MB of memory meanwhile.
