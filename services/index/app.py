@@ -22,6 +22,7 @@ from services.index.writer import Writer
 from shared import tokens, wire
 from shared.artifacts import ArtifactError, ArtifactStore, Deployment, Ref
 from shared.collections import LIBRARIES, Collection, IndexDirectory
+from shared.collections.filters import Filter
 from shared.docs import gives, takes
 from shared.http import ANY_PROBLEM, create_app, run
 from shared.problems import Problem
@@ -103,6 +104,10 @@ def create(settings: IndexSettings) -> FastAPI:
         index: IndexRef = None,
         with_tokens: Annotated[bool, Query(alias="tokens")] = False,
         tag: Annotated[list[str] | None, Query(description="Only items that have all these tags.")] = None,
+        where: Annotated[
+            str | None,
+            Query(alias="filter", description='What the photo\'s metadata must say: {"year": {"gte": 2020}}'),
+        ] = None,
     ) -> Response:
         ref, found = watcher.get(index)
         try:
@@ -120,8 +125,9 @@ def create(settings: IndexSettings) -> FastAPI:
             )
         with SEARCH.labels(collection).time():
             try:
+                fields = None if where is None else Filter.parse(where)
                 answer = await asyncio.to_thread(
-                    _search, found.collection(collection), queries, k, tag or (), with_tokens
+                    _search, found.collection(collection), queries, k, tag or (), fields, with_tokens
                 )
             except ValueError as error:
                 raise Problem("invalid-request", str(error)) from error
@@ -164,10 +170,15 @@ def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, wri
 
 
 def _search(
-    collection: Collection, queries: wire.Array, k: int, tags: Sequence[str], with_tokens: bool
+    collection: Collection,
+    queries: wire.Array,
+    k: int,
+    tags: Sequence[str],
+    where: Filter | None,
+    with_tokens: bool,
 ) -> tuple[dict[str, wire.Array], list[list[dict[str, Any]]]]:
     """Tensors of the answer, and each query's items."""
-    scores, ids = collection.search(queries, k, tags)
+    scores, ids = collection.search(queries, k, tags, where)
     tensors: dict[str, wire.Array] = {"scores": scores}
     if with_tokens:
         tensors |= tokens.to_tensors([found for line in ids for found in collection.tokens(line)])

@@ -15,6 +15,7 @@ import numpy as np
 
 from shared.artifacts import ArtifactError, IndexManifest, read_manifest, verify_files
 from shared.collections import items
+from shared.collections.filters import Filter
 from shared.collections.items import Item
 from shared.collections.library import LibraryReader, News, Row
 from shared.collections.snapshot import Bool, Float32, Snapshot
@@ -37,6 +38,7 @@ class Collection:
         with self._connection() as connection:
             ids, vectors = items.vectors(connection, name, manifest.embedding_dim)
             self._tagged = items.tags(connection, name)
+            self._said = items.photo_metadata(connection, name)  # by row, where there is any
         if len(ids) != manifest.collections.get(name):
             raise ArtifactError(f"{path} has {len(ids)} {name}, its manifest says {manifest.collections.get(name)}")
         self.snapshot = Snapshot(ids, vectors)
@@ -48,13 +50,20 @@ class Collection:
     def __len__(self) -> int:
         return len(self.snapshot)
 
-    def search(self, queries: Float32, k: int, tags: Sequence[str] = ()) -> tuple[Float32, list[list[str]]]:
-        """Cosines (B, k') and ids of each query's best ``k' = min(k, n)`` of the n items that have all the ``tags``.
+    def search(
+        self, queries: Float32, k: int, tags: Sequence[str] = (), where: Filter | None = None
+    ) -> tuple[Float32, list[list[str]]]:
+        """Cosines (B, k') and ids of each query's best ``k' = min(k, n)`` of the n items that have all the ``tags``
+        and whose photo's metadata fit ``where``.
 
         Raises as :class:`Snapshot` does.
         """
         snapshot = self.snapshot
-        scores, rows = snapshot.search(queries, k, self._with(tags, snapshot.rows) if tags else None)
+        among = self._with(tags, snapshot.rows) if tags else None
+        if where is not None:
+            fitting = self._fitting(where, snapshot.rows)
+            among = fitting if among is None else among & fitting
+        scores, rows = snapshot.search(queries, k, among)
         return scores, [[snapshot.id(row) for row in line] for line in rows]
 
     def _with(self, tags: Sequence[str], rows: int) -> Bool:
@@ -65,6 +74,15 @@ class Collection:
             mask = np.zeros(rows, np.bool_)
             mask[tagged[tagged < rows]] = True
             among &= mask
+        return among
+
+    def _fitting(self, where: Filter, rows: int) -> Bool:
+        """(rows,), true where the photo's metadata fit."""
+        if where.empty:
+            return np.ones(rows, np.bool_)
+        among = np.zeros(rows, np.bool_)
+        # Copied in one step, for a change may come meanwhile; rows are never given to another item.
+        among[[row for row, said in list(self._said.items()) if row < rows and where.fits(said)]] = True
         return among
 
     def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -120,7 +138,7 @@ class Collection:
     def apply(self, news: Sequence[News]) -> None:
         """Take in the last change of each of these photos. One caller at a time."""
         removed: list[int] = []
-        added: list[tuple[str, Row]] = []
+        added: list[tuple[News, Row]] = []
         with self._connection() as connection:
             for one in news:
                 if one.id in self._rows:
@@ -128,11 +146,13 @@ class Collection:
                 else:
                     removed += items.rows_of_photo(connection, self.name, one.id)
                 self._rows[one.id] = []
-                added += [(one.id, row) for row in one.rows or () if row.collection == self.name]
+                added += [(one, row) for row in one.rows or () if row.collection == self.name]
         first = self.snapshot.rows
-        for place, (photo, row) in enumerate(added):
+        for place, (one, row) in enumerate(added):
             self._numbers[row.id] = row.number
-            self._rows[photo].append(first + place)
+            self._rows[one.id].append(first + place)
+            if one.metadata:
+                self._said[first + place] = one.metadata
             for tag in row.tags:
                 self._tagged.setdefault(tag, []).append(first + place)
         vectors = np.stack([row.vector for _, row in added]) if added else np.empty((0, self._dim), np.float32)

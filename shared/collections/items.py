@@ -140,6 +140,21 @@ def tags(connection: sqlite3.Connection, collection: str) -> dict[str, list[int]
     return found
 
 
+def photo_metadata(connection: sqlite3.Connection, collection: str) -> dict[int, dict[str, Any]]:
+    """What was said of the photos of the rows of :func:`vectors`, where something was; captions have their photo's."""
+    found: dict[int, dict[str, Any]] = {}
+    own = "items.id" if collection == "images" else "json_extract(items.metadata, '$.image_id')"
+    statement = (
+        "SELECT json_extract(photo.metadata, '$.metadata') FROM items "  # noqa: S608  (no values)
+        f"LEFT JOIN items AS photo ON photo.collection = 'images' AND photo.id = {own} "
+        "WHERE items.collection = ? ORDER BY items.number"
+    )
+    for row, (text,) in enumerate(connection.execute(statement, (collection,))):
+        if text and (said := json.loads(text)):
+            found[row] = said
+    return found
+
+
 def page(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
     """Ids of the photos that follow ``after``, in order."""
     statement = "SELECT id FROM items WHERE collection = 'images' AND id > ? ORDER BY id LIMIT ?"

@@ -124,11 +124,13 @@ class Row:
 
 @dataclass(frozen=True)
 class News:
-    """The last change of a photo. ``rows`` is None for a removed photo, and empty when no model has seen it."""
+    """The last change of a photo. ``rows`` is None for a removed photo, and empty when no model has seen it;
+    ``metadata`` is what was said of the photo."""
 
     seq: int
     id: str
     rows: list[Row] | None = field(default=None)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class LibraryReader:
@@ -155,10 +157,13 @@ class LibraryReader:
         if not self.exists:
             return
         with self._connection() as connection:
-            changed = connection.execute("SELECT seq, id, sha256 FROM photos WHERE seq > ? ORDER BY seq", (since,))
-            for seq, photo, sha256 in changed.fetchall():
+            changed = connection.execute(
+                "SELECT seq, id, sha256, json_extract(about, '$.metadata') FROM photos WHERE seq > ? ORDER BY seq",
+                (since,),
+            )
+            for seq, photo, sha256, said in changed.fetchall():
                 rows = None if sha256 is None else self._rows(connection, photo, seq, fingerprint, dim)
-                yield News(seq, photo, rows)
+                yield News(seq, photo, rows, json.loads(said) if said else {})
 
     def _rows(self, connection: sqlite3.Connection, photo: str, seq: int, fingerprint: str, dim: int) -> list[Row]:
         found = connection.execute(
@@ -297,6 +302,25 @@ class Library(LibraryReader):
         self._files.shutdown()
         self._writer.close()
         self._lock.close()
+
+    def compact(self) -> int:
+        """Give back to the disk what removed and replaced photos have left. Returns how many bytes that were.
+
+        Readers go on meanwhile, but for one that is still reading what was replaced: it is for when nothing is served.
+        What a kill or a full disk interrupts has changed nothing: SQLite replaces its pages in one transaction.
+        """
+        before = self._size()
+        self._over.clear()
+        try:
+            self._sweep()
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (sqlite3.Error, OSError) as error:
+            raise _refused(f"{self.directory} cannot be compacted", error) from error
+        return max(0, before - self._size())
+
+    def _size(self) -> int:
+        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
 
     def commit(self, changes: Sequence[Change], after: int = 0) -> list[int | None]:
         """Record changes, all or none. The number of each, over ``after``; None for one that had nothing to change.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.artifacts import ArtifactError, ModelManifest
 from shared.collections import IndexDirectory, Library, LibraryReader
 from shared.collections.backup import backup, restore
+from shared.collections.filters import Filter
 from shared.collections.library import Embedded, FullError, Put, Remove
 from tests.support.small import DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
 
@@ -91,6 +93,36 @@ def test_a_photo_of_the_index_is_replaced_and_removed(
     assert {one["image_id"] for one in index.captions.metadata(sorted(found(index, "captions")))}.isdisjoint({second})
     with pytest.raises(KeyError):
         index.content(second)
+
+
+def test_a_filter_finds_all_that_fit_among_photos_and_their_captions(
+    index: IndexDirectory, library: Library, model: ModelManifest
+) -> None:
+    for n in range(30):
+        change = put(model, f"mine-{n}", f"content {n}")
+        library.commit([replace(change, about={"name": "x", "metadata": {"year": 2000 + n}})])
+    library.commit([Remove("mine-25")])
+    index.refresh()
+    where = Filter.parse('{"year": {"gte": 2024, "lt": 2028}}')
+    for collection, end in ((index.images, ""), (index.captions, "-0")):
+        _, (ids,) = collection.search(vectors(0, 1), 3, where=where)
+        assert set(ids) == {f"mine-{n}{end}" for n in (24, 26, 27)}
+        assert collection.search(vectors(0, 1), 3, ["no"], where)[1] == [[]]
+        assert len(collection.search(vectors(0, 1), 1000, where=Filter.parse("{}"))[1][0]) == len(collection)
+
+
+def test_compaction_gives_back_what_removed_photos_took(library: Library, model: ModelManifest) -> None:
+    library.commit([put(model, f"mine-{n}", f"{n}" * 20_000) for n in range(60)])
+    library.commit([Remove(f"mine-{n}") for n in range(1, 60)])
+    reader = LibraryReader(library.directory)
+    before = list(reader.news(0, model.fingerprint, DIM))
+    assert library.compact() > 1_000_000
+    after = list(reader.news(0, model.fingerprint, DIM))
+    assert [(one.seq, one.id, one.rows is None) for one in after] == [
+        (one.seq, one.id, one.rows is None) for one in before
+    ]
+    assert [path.name for path in library.directory.glob("photos/*/*")] == [hashlib.sha256(b"0" * 20_000).hexdigest()]
+    assert library.compact() == 0
 
 
 def test_who_is_reading_what_is_being_removed_can_finish(
