@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,6 +120,21 @@ def restore(
         task, library = progress.add_task("photos"), _library(name, store)
         count = put_back(source, library, lambda done, of: progress.update(task, completed=done, total=of))
     console.print(f"{count:,} photos are back; what was there before is in {library}.before", highlight=False)
+
+
+@app.command()
+def compact(name: Name = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Give back the room of photos that were removed or replaced, with the services stopped."""
+    with extra("serve"):
+        from shared.artifacts import ArtifactError
+        from shared.collections import Library, LibraryReader
+    with told_plainly(ArtifactError, OSError):
+        folder = _library(name, store)
+        if not LibraryReader(folder).exists:
+            raise ArtifactError(f"{folder} holds no library: nothing has been put into this collection")
+        with closing(Library(folder)) as library:
+            freed = library.compact()
+    console.print(f"{freed:,} bytes were given back", highlight=False)
 
 
 def _library(name: str | None, store: Path) -> Path:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +21,7 @@ from shared.collections import IndexDirectory, Library, LibraryReader
 from shared.collections.backup import backup, restore
 from shared.collections.filters import Filter
 from shared.collections.library import Embedded, FullError, Put, Remove
-from tests.support.small import DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
+from tests.support.small import DIM, TOKEN_DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
 
 
 @pytest.fixture
@@ -123,6 +127,33 @@ def test_compaction_gives_back_what_removed_photos_took(library: Library, model:
     ]
     assert [path.name for path in library.directory.glob("photos/*/*")] == [hashlib.sha256(b"0" * 20_000).hexdigest()]
     assert library.compact() == 0
+
+
+def test_a_compaction_that_is_killed_loses_nothing(library: Library, model: ModelManifest) -> None:
+    for start in range(0, 300, 50):
+        library.commit([put(model, f"mine-{n}", f"{n} ") for n in range(start, start + 50)])
+    rng = random.Random(1)
+    for kill in range(4):
+        library.commit([Remove(f"mine-{n}") for n in range(50 * kill, 50 * kill + 50)])
+        library.close()
+        program = (
+            "import sys; from pathlib import Path; from shared.collections import Library\n"
+            "library = Library(Path(sys.argv[1])); print('begins', flush=True)\n"
+            "while True: library.compact()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(library.directory)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begins\n"
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+        library.__init__(library.directory)  # type: ignore[misc]
+        there = {one.id: one.rows for one in library.news(0, model.fingerprint, DIM) if one.rows}
+        assert set(there) == {f"mine-{n}" for n in range(50 * kill + 50, 300)}
+        for photo, rows in there.items():
+            assert library.file(hashlib.sha256(f"{photo[5:]} ".encode()).hexdigest()).exists()
+            assert len(library.tokens([row.number for row in rows], TOKEN_DIM)) == 2
 
 
 def test_who_is_reading_what_is_being_removed_can_finish(
