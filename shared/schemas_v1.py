@@ -23,6 +23,10 @@ Target = Literal["images", "captions"]
 MAX_TERMS = 16
 MAX_INPUTS = 256
 MAX_CHARS = 10_000
+FILTER = (
+    "Only what is of a photo whose metadata fit: for each field the value that it must equal, a list of values of "
+    "which one will do, or a range of numbers with `gt`, `gte`, `lt` and `lte`."
+)
 
 
 def from_base64(value: object) -> object:
@@ -113,6 +117,9 @@ class Page(Strict):
         "none", description="With `auto` the page ends where its expected F1 is highest; only for `calibrated` queries."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=20, description="Only what has all these tags.")
+    filter: dict[str, Any] = Field(
+        default_factory=dict, description=FILTER, examples=[{"place": ["Rome", "Oslo"], "year": {"gte": 2020}}]
+    )
     explain: bool = Field(False, description="Say of each result how its rank came about.")
 
 

@@ -45,6 +45,7 @@ class Question:
     target: Target
     model_type: ModelType
     tags: tuple[str, ...] = ()
+    where: str = ""
 
     @property
     def reranked_by(self) -> int | None:
@@ -61,7 +62,7 @@ class Question:
     @cached_property
     def digest(self) -> str:
         terms = [[kind(term), _content(term), term.weight] for term in self.terms]
-        said = json.dumps([terms, self.target, self.model_type, sorted(self.tags)])
+        said = json.dumps([terms, self.target, self.model_type, sorted(self.tags), self.where])
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -218,6 +219,7 @@ class Composed:
                 min(depth + len(named), MOST_CANDIDATES),
                 with_tokens=with_tokens,
                 tags=question.tags,
+                where=question.where,
             )
         rows = [row for row, item in enumerate(found.items) if item["id"] not in named][:depth]
         tokens = [found.tokens[row] for row in rows] if with_tokens else []

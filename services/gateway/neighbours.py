@@ -285,13 +285,16 @@ class Index(Neighbour):
         *,
         with_tokens: bool,
         tags: Sequence[str] = (),
+        where: str = "",
     ) -> Candidates:
-        """The ``k`` items nearest to ``vector`` (D,) of those with all the ``tags``, or all when there are fewer."""
+        """The ``k`` items nearest to ``vector`` (D,) of those with all the ``tags`` that fit the filter ``where``,
+        or all when there are fewer."""
+        params = {"index": ref, "collection": collection, "k": k, "tokens": with_tokens, "tag": tags}
         answer = await self._ask(
             "POST",
             "/search",
             self._search_seconds,
-            params={"index": ref, "collection": collection, "k": k, "tokens": with_tokens, "tag": tags},
+            params={**params, "filter": where} if where else params,
             data=wire.pack({"queries": vector[None]}),
             headers={"Content-Type": wire.MEDIA_TYPE},
         )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, StringConstraints
 from services.gateway.access import REFUSALS, needs
 from services.gateway.documents import described
 from services.gateway.photos import Encoding
-from services.gateway.search import Answer, Query
+from services.gateway.search import Answer, Query, filter_text
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import Connected, of
 from shared.problems import Problem
@@ -25,6 +25,7 @@ from shared.schemas import (
     ModelType,
     TextToImageResponse,
 )
+from shared.schemas_v1 import FILTER
 from shared.scoring import Cut
 
 _MULTIPART = "multipart/form-data"
@@ -48,6 +49,7 @@ _CUTOFF = Form(
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 # Not a factory: FastAPI looks up its signature at every request, which takes a fifth of it.
 _TAGS = Form((), media_type=_MULTIPART, max_length=20, description="Only what has all these tags.")
+_FILTER = Form("", media_type=_MULTIPART, description=f"JSON. {FILTER}", examples=['{"year": {"gte": 2020}}'])
 _ALWAYS = {
     **REFUSALS,
     "overloaded": "256 requests are being worked on; ask again in a second",
@@ -92,6 +94,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         min_score: float = _MIN_SCORE,
         cutoff: Cutoff = _CUTOFF,
         tag: list[Tag] = _TAGS,
+        filter: str = _FILTER,  # noqa: A002
     ) -> Response:
         """Photos of the collection, best match first.
 
@@ -104,7 +107,8 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         words = text.strip()
         if not words:
             raise Problem("invalid-request", f"text is blank ({text[:20]!r}): write what the photo should show")
-        answer = await of(request).search.answer(Query(words, tuple(tag)), model_type, k, Cut(min_score, cutoff))
+        query = Query(words, tuple(tag), filter_text(filter))
+        answer = await of(request).search.answer(query, model_type, k, Cut(min_score, cutoff))
         results = [
             ImageResult(
                 image_path=f"/images/{hit.item['id']}",
@@ -137,6 +141,7 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
         min_score: float = _MIN_SCORE,
         cutoff: Cutoff = _CUTOFF,
         tag: list[Tag] = _TAGS,
+        filter: str = _FILTER,  # noqa: A002
     ) -> Response:
         """Captions of the collection, best match first; of captions with the same words only one.
 
@@ -151,7 +156,8 @@ def search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> API
                 "body-too-large",
                 f"{name!r} has {len(data):,} bytes, the limit is {settings.max_upload_bytes:,}: send a smaller picture",
             )
-        answer = await of(request).search.answer(Query(data, tuple(tag)), model_type, k, Cut(min_score, cutoff))
+        query = Query(data, tuple(tag), filter_text(filter))
+        answer = await of(request).search.answer(query, model_type, k, Cut(min_score, cutoff))
         results = [
             CaptionResult(
                 caption=hit.item["caption"],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from services.gateway.metrics import Timings
 from services.gateway.neighbours import Candidates, Collection, Embedding, Encoder, Index, Modality
 from services.gateway.pairing import Pair, Pairing
 from shared import scoring
+from shared.filters import Filter
 from shared.problems import Problem
 from shared.schemas import ModelType
 from shared.scoring import Cut
@@ -32,10 +34,12 @@ _WHOLE = Cut()
 
 @dataclass(frozen=True)
 class Query:
-    """A text, or the bytes of an image file, and what it is searched in: what has all the ``tags``."""
+    """A text, or the bytes of an image file, and what it is searched in: what has all the ``tags`` and is of a photo
+    that fits ``where``, as :func:`filter_text` gives it."""
 
     content: str | bytes
     tags: tuple[str, ...] = ()
+    where: str = ""
 
     @property
     def modality(self) -> Modality:
@@ -49,6 +53,12 @@ class Query:
     def digest(self) -> str:
         data = self.content.encode() if isinstance(self.content, str) else self.content
         return f"{self.modality}:{hashlib.sha256(data).hexdigest()}"
+
+    @property
+    def among(self) -> str:
+        """The same for all that are searched in the same."""
+        said = json.dumps([sorted(self.tags), self.where])
+        return hashlib.sha256(said.encode()).hexdigest() if self.tags or self.where else ""
 
 
 class Hit(BaseModel):
@@ -109,8 +119,7 @@ class Search:
         if model_type == "cross" and not pair.model.has_reranker:
             plain = await self._by(pair, query, "dual", k)
             return Answer(_without_reranker(plain.ranking, "no-reranker"), plain.cached, plain.milliseconds)
-        tags = hashlib.sha256("\0".join(sorted(query.tags)).encode()).hexdigest() if query.tags else ""
-        key = f"{pair.key}:{query.digest}:{model_type}:{k}:{tags}"
+        key = f"{pair.key}:{query.digest}:{model_type}:{k}:{query.among}"
         timings = Timings()
         with timings.stage("cache"):
             message, known = await self._cache.get_each(("results", key), ("embeddings", _embedding_key(pair, query)))
@@ -139,7 +148,13 @@ class Search:
         depth = max(k, self._rerank_depth) if rerank else k
         with timings.stage("search"):
             found = await self.candidates(
-                pair, query.collection, embedding.vector, depth, with_tokens=rerank, tags=query.tags
+                pair,
+                query.collection,
+                embedding.vector,
+                depth,
+                with_tokens=rerank,
+                tags=query.tags,
+                where=query.where,
             )
         order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
         degraded = None
@@ -189,13 +204,14 @@ class Search:
         *,
         with_tokens: bool,
         tags: Sequence[str],
+        where: str,
     ) -> Candidates:
         """The ``depth`` items nearest to ``vector`` (D,). Of captions with the same words only the first counts, as one
         answer."""
         asked = depth
         while True:
             found = await self._index.search(
-                collection, vector, asked, pair.index.ref, with_tokens=with_tokens, tags=tags
+                collection, vector, asked, pair.index.ref, with_tokens=with_tokens, tags=tags, where=where
             )
             rows = list(_first_of_each(found.items, "caption")) if collection == "captions" else range(len(found.items))
             if len(rows) >= depth or len(found.items) < asked or asked == MOST_CANDIDATES:
@@ -206,6 +222,18 @@ class Search:
                     [found.tokens[row] for row in kept] if with_tokens else [],
                 )
             asked = min(2 * asked, MOST_CANDIDATES)
+
+
+def filter_text(said: str | Mapping[str, Any]) -> str:
+    """A filter of metadata, in JSON or read from it, as the index is asked for it; empty when everything fits. Raises
+    :class:`Problem`."""
+    if not said:
+        return ""
+    try:
+        where = Filter.parse(said) if isinstance(said, str) else Filter(said)
+    except ValueError as error:
+        raise Problem("invalid-request", str(error)) from error
+    return "" if where.empty else where.text
 
 
 def _without_reranker(ranking: Ranking, reason: str) -> Ranking:

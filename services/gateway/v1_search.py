@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from services.gateway.access import REFUSALS, needs
 from services.gateway.composed import Question, Result, Row, kind
 from services.gateway.documents import described
+from services.gateway.search import filter_text
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import Connected, Gateway
 from shared.problems import Problem
@@ -21,6 +22,7 @@ from shared.schemas_v1 import (
     Page,
     SearchAnswer,
     SearchRequest,
+    Target,
     Term,
     TermOrigin,
     TermPart,
@@ -99,8 +101,7 @@ def v1_search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> 
 
         Pages fit together as long as the collection does not change.
         """
-        question = Question(tuple(asked.query), asked.target, asked.model_type, tuple(asked.tags))
-        return await _answer(gateway, response, settings, question, asked)
+        return await _answer(gateway, response, settings, tuple(asked.query), asked.target, asked)
 
     @router.post(
         "/captions",
@@ -114,15 +115,20 @@ def v1_search_routes(settings: GatewaySettings, route_class: type[APIRoute]) -> 
     ) -> SearchAnswer:
         """Captions of the whole collection, best match first. What was written for one photo is in
         `/v1/images/{image_id}`."""
-        question = Question((Term(image=asked.image, id=asked.id),), "captions", asked.model_type, tuple(asked.tags))
-        return await _answer(gateway, response, settings, question, asked)
+        return await _answer(gateway, response, settings, (Term(image=asked.image, id=asked.id),), "captions", asked)
 
     return router
 
 
 async def _answer(
-    gateway: Gateway, response: Response, settings: GatewaySettings, question: Question, page: Page
+    gateway: Gateway,
+    response: Response,
+    settings: GatewaySettings,
+    terms: tuple[Term, ...],
+    target: Target,
+    page: Page,
 ) -> SearchAnswer:
+    question = Question(terms, target, page.model_type, tuple(page.tags), filter_text(page.filter))
     end = page.offset + page.k
     if end > settings.max_k:
         raise Problem(

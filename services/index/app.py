@@ -22,8 +22,8 @@ from services.index.writer import Writer
 from shared import tokens, wire
 from shared.artifacts import ArtifactError, ArtifactStore, Deployment, Ref
 from shared.collections import LIBRARIES, Collection, IndexDirectory
-from shared.collections.filters import Filter
 from shared.docs import gives, takes
+from shared.filters import Filter
 from shared.http import ANY_PROBLEM, create_app, run
 from shared.problems import Problem
 from shared.schemas import IndexStatus, ServedIndex

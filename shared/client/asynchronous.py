@@ -55,8 +55,9 @@ class AsyncClient:
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
         tags: Sequence[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> TextToImageResponse:
-        return await self._ask(requests.text_to_image(text, k, model_type, min_score, cutoff, tags))
+        return await self._ask(requests.text_to_image(text, k, model_type, min_score, cutoff, tags, filter))
 
     async def image_to_text(
         self,
@@ -67,9 +68,10 @@ class AsyncClient:
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
         tags: Sequence[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> ImageToTextResponse:
         return await self._ask(
-            await asyncio.to_thread(requests.image_to_text, image, k, model_type, min_score, cutoff, tags)
+            await asyncio.to_thread(requests.image_to_text, image, k, model_type, min_score, cutoff, tags, filter)
         )
 
     async def search(
@@ -83,11 +85,23 @@ class AsyncClient:
         min_similarity: float | None = None,
         cutoff: Cutoff = "none",
         tags: Sequence[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
         explain: bool = False,
     ) -> SearchAnswer:
         return await self._ask(
             await asyncio.to_thread(
-                requests.search, query, target, k, offset, model_type, min_score, min_similarity, cutoff, tags, explain
+                requests.search,
+                query,
+                target,
+                k,
+                offset,
+                model_type,
+                min_score,
+                min_similarity,
+                cutoff,
+                tags,
+                filter,
+                explain,
             )
         )
 

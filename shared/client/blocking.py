@@ -60,13 +60,15 @@ class Client:
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
         tags: Sequence[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> TextToImageResponse:
         """The ``k`` photos that match ``text`` best; ``model_type`` "cross" reranks them by cross-attention.
 
         Without those that are a match with a probability under ``min_score``, and with ``cutoff`` "auto" only as far as
-        the list has the highest expected F1. ``tags`` leave only what has all of them.
+        the list has the highest expected F1. ``tags`` leave only what has all of them. ``filter`` says what the
+        photo's metadata must be: ``{"place": ["Rome", "Oslo"], "year": {"gte": 2020}}``.
         """
-        return self._ask(requests.text_to_image(text, k, model_type, min_score, cutoff, tags))
+        return self._ask(requests.text_to_image(text, k, model_type, min_score, cutoff, tags, filter))
 
     def image_to_text(
         self,
@@ -77,9 +79,10 @@ class Client:
         min_score: float = 0.0,
         cutoff: Cutoff = "none",
         tags: Sequence[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> ImageToTextResponse:
         """The ``k`` captions that match a picture best, cut like photos. ``image`` is an image file, or its bytes."""
-        return self._ask(requests.image_to_text(image, k, model_type, min_score, cutoff, tags))
+        return self._ask(requests.image_to_text(image, k, model_type, min_score, cutoff, tags, filter))
 
     def search(
         self,
@@ -92,6 +95,7 @@ class Client:
         min_similarity: float | None = None,
         cutoff: Cutoff = "none",
         tags: Sequence[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
         explain: bool = False,
     ) -> SearchAnswer:
         """The best for a text, a picture (its bytes, or its file's path), or several of them asked as one, weighted as
@@ -101,7 +105,9 @@ class Client:
         probabilities. ``min_similarity`` is for all.
         """
         return self._ask(
-            requests.search(query, target, k, offset, model_type, min_score, min_similarity, cutoff, tags, explain)
+            requests.search(
+                query, target, k, offset, model_type, min_score, min_similarity, cutoff, tags, filter, explain
+            )
         )
 
     def embed(self, inputs: Sequence[Content], model: str) -> npt.NDArray[np.float32]:

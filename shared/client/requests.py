@@ -30,6 +30,7 @@ from shared.schemas_v1 import EmbeddingsAnswer, ExplainAnswer, SearchAnswer, Tar
 
 Model = TypeVar("Model", bound=BaseModel)
 Content = str | bytes | Path
+Filter = Mapping[str, Any] | None
 
 
 def _json(model: type[Model]) -> Callable[[httpx.Response], Model]:
@@ -41,27 +42,34 @@ def _content(response: httpx.Response) -> bytes:
 
 
 def text_to_image(
-    text: str, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff, tags: Sequence[str]
+    text: str, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff, tags: Sequence[str], where: Filter
 ) -> Call[TextToImageResponse]:
     # Sent as (None, value) parts, which is how httpx spells a multipart field that is not a file.
-    fields = {"text": text, **_options(k, model_type, min_score, cutoff)}
+    fields = {"text": text, **_options(k, model_type, min_score, cutoff, where)}
     parts = [(name, (None, value)) for name, value in [*fields.items(), *(("tag", tag) for tag in tags)]]
     return Call("POST", "/text-to-image", _json(TextToImageResponse), {"files": parts})
 
 
 def image_to_text(
-    image: bytes | Path, k: int, model_type: ModelType, min_score: float, cutoff: Cutoff, tags: Sequence[str]
+    image: bytes | Path,
+    k: int,
+    model_type: ModelType,
+    min_score: float,
+    cutoff: Cutoff,
+    tags: Sequence[str],
+    where: Filter,
 ) -> Call[ImageToTextResponse]:
     name, data = (image.name, image.read_bytes()) if isinstance(image, Path) else ("image", image)
     options = {
         "files": {"image": (name, data)},
-        "data": {**_options(k, model_type, min_score, cutoff), "tag": list(tags)},
+        "data": {**_options(k, model_type, min_score, cutoff, where), "tag": list(tags)},
     }
     return Call("POST", "/image-to-text", _json(ImageToTextResponse), options)
 
 
-def _options(k: int, model_type: ModelType, min_score: float, cutoff: Cutoff) -> dict[str, str]:
-    return {"k": str(k), "model_type": model_type, "min_score": str(min_score), "cutoff": cutoff}
+def _options(k: int, model_type: ModelType, min_score: float, cutoff: Cutoff, where: Filter) -> dict[str, str]:
+    options = {"k": str(k), "model_type": model_type, "min_score": str(min_score), "cutoff": cutoff}
+    return {**options, "filter": json.dumps(dict(where))} if where else options
 
 
 def image(image_id: str) -> Call[bytes]:
@@ -123,6 +131,7 @@ def search(
     min_similarity: float | None,
     cutoff: Cutoff,
     tags: Sequence[str],
+    where: Filter,
     explain: bool,
 ) -> Call[SearchAnswer]:
     body = {
@@ -135,6 +144,7 @@ def search(
         "min_similarity": min_similarity,
         "cutoff": cutoff,
         "tags": list(tags),
+        "filter": dict(where or {}),
         "explain": explain,
     }
     return Call("POST", "/v1/search", _json(SearchAnswer), {"json": body})

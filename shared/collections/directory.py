@@ -15,10 +15,10 @@ import numpy as np
 
 from shared.artifacts import ArtifactError, IndexManifest, read_manifest, verify_files
 from shared.collections import items
-from shared.collections.filters import Filter
 from shared.collections.items import Item
 from shared.collections.library import LibraryReader, News, Row
 from shared.collections.snapshot import Bool, Float32, Snapshot
+from shared.filters import Filter
 from shared.tokens import TokenFeatures
 
 IMAGES, CAPTIONS = "images", "captions"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from diptych.cli import app
 from shared.artifacts import ArtifactStore
-from shared.client import Client
+from shared.client import Client, DiptychError
 from shared.schemas import ModelType
 from tests.support.stack import Stack
 from tests.support.store import MODELS, Prepared
@@ -257,3 +257,34 @@ def test_tags_narrow_a_search_and_as_many_are_found_as_there_are(
     for number in range(6):
         client.remove_image(f"tagged-{number}")
     assert client.text_to_image("anything at all", 5, model_type, tags=["plain"]).results == []
+
+
+@pytest.mark.parametrize("model_type", ["dual", "cross"])
+def test_metadata_narrow_a_search_and_as_many_are_found_as_there_are(
+    client: Client, http: httpx.Client, tmp_path: Path, model_type: ModelType
+) -> None:
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (30, 30), (10, 40 * number, 99)).save(path)
+        put(http, path, f"dated-{number}", caption=f"of {number}", metadata=f'{{"year": {2000 + number}, "kind": "x"}}')
+    cases: list[tuple[dict[str, Any], Iterable[int]]] = [
+        ({"kind": "x"}, range(6)),
+        ({"year": {"gte": 2002, "lt": 2005}}, (2, 3, 4)),
+        ({"year": [2001, 2005], "kind": "x"}, (1, 5)),
+        ({"year": 1999}, ()),
+    ]
+    for where, expected in cases:
+        ids, captions = {f"dated-{number}" for number in expected}, {f"of {number}" for number in expected}
+        photos = client.text_to_image("anything at all", 10, model_type, filter=where).results
+        assert (len(photos), {one.image_id for one in photos}) == (len(ids), ids)
+        assert {one.caption for one in client.image_to_text(path, 10, model_type, filter=where).results} == captions
+        assert {one.id for one in client.search("anything at all", model_type=model_type, filter=where).results} == ids
+        found = client.search(path, target="captions", model_type=model_type, filter=where).results
+        assert {one.caption for one in found} == captions
+    assert len(client.text_to_image("anything at all", 5, model_type, filter={"kind": "x"}).results) == 5
+    assert len(client.text_to_image("anything at all", 10, model_type).results) == 10
+    assert client.search("anything at all", tags=["none"], filter={"kind": "x"}).results == []
+    with pytest.raises(DiptychError, match=r"filter\.year: a range"):
+        client.text_to_image("anything at all", filter={"year": {"over": 2020}})
+    for number in range(6):
+        client.remove_image(f"dated-{number}")

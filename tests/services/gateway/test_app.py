@@ -66,6 +66,8 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
         for bad in ("nan", "inf", "-0.01", "1.01", "likely")
     ),
     (TEXT, fields(text="a dog", cutoff="magic"), 422, "'none' or 'auto', not 'magic'"),
+    (TEXT, fields(text="a dog", filter="year"), 422, "filter: 'year' is not JSON"),
+    (TEXT, fields(text="a dog", filter='{"year": {"over": 2020}}'), 422, "filter.year: a range has some of gt,"),
     (TEXT, multipart("Content-Disposition: form-data", b"nameless"), 422, ""),
     (TEXT, multipart(f'Content-Disposition: form-data; name="{"x" * 100_000}"', b"a dog"), 422, ""),
     (TEXT, fields(**{f"field-{n}": "" for n in range(1001)}), 422, "Too many fields"),
@@ -84,6 +86,7 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"k": "0"}}, 422, "'0'"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"min_score": "nan"}}, 422, "min_score"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"cutoff": "5"}}, 422, "'5'"),
+    (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"filter": "[]"}}, 422, "filter: '[]' is not an object"),
     (IMAGE, {"files": {"image": ("a.jpg", b"x")}, "data": {"model_type": ""}}, 503, "does not answer"),
 ]
 
@@ -186,7 +189,7 @@ def test_the_description_has_the_seed_interface_and_its_problems(gateway: TestCl
         (media_type,) = operation["requestBody"]["content"]
         assert media_type == "multipart/form-data"
         form = forms[operation["requestBody"]["content"][media_type]["schema"]["$ref"].rpartition("/")[2]]
-        assert set(form["properties"]) == {content, "model_type", "k", "min_score", "cutoff", "tag"}
+        assert set(form["properties"]) == {content, "model_type", "k", "min_score", "cutoff", "tag", "filter"}
         assert form["required"] == [content]
         assert form["properties"]["model_type"]["enum"] == ["dual", "cross"]
         assert (form["properties"]["k"]["minimum"], form["properties"]["k"]["maximum"]) == (1, 1000)

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.artifacts import ArtifactError, ModelManifest
 from shared.collections import IndexDirectory, Library, LibraryReader
 from shared.collections.backup import backup, restore
-from shared.collections.filters import Filter
 from shared.collections.library import Embedded, FullError, Put, Remove
+from shared.filters import Filter
 from tests.support.small import DIM, TOKEN_DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Fits = Callable[[Any], bool]
-MOST_FIELDS, MOST_VALUES = 20, 1000
+MOST_FIELDS, MOST_VALUES, MOST_CHARS = 20, 1000, 8000
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
     "gte": operator.ge,
@@ -37,6 +37,8 @@ class Filter:
             raise ValueError(f"filter: {len(fields)} fields are over the limit of {MOST_FIELDS}")
         self._fields = {name: _condition(name, wanted) for name, wanted in fields.items()}
         self.text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        if len(self.text) > MOST_CHARS:  # it travels in the address of a request
+            raise ValueError(f"filter: {len(self.text):,} characters are over the limit of {MOST_CHARS:,}")
 
     @staticmethod
     def parse(text: str) -> Filter:

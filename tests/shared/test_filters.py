@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.collections.filters import Filter
+from shared.filters import Filter
 
 PHOTO = {"year": 2021, "place": "Rome", "flash": True, "note": None, "people": ["Ann", "Bo"], "lens": {"mm": 35}}
 
