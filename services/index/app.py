@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import Gauge, Histogram
 
+from services.index.batches import Batches
 from services.index.changes import change_routes
 from services.index.embeddings import embedding_routes
 from services.index.photos import IndexRef, photo_routes
@@ -50,6 +51,7 @@ def create(settings: IndexSettings) -> FastAPI:
         faiss.omp_set_num_threads(settings.threads)
     store = ArtifactStore(settings.store)
     writer = Writer(settings.store / LIBRARIES, max_waiting=settings.max_changes)
+    batches = Batches()
     watcher: VersionWatcher[IndexDirectory] = VersionWatcher(
         store,
         lambda deployment: deployment.index,
@@ -115,24 +117,20 @@ def create(settings: IndexSettings) -> FastAPI:
             queries = wire.require(tensors, "queries", np.float32, None, found.manifest.embedding_dim)
         except wire.WireError as error:
             raise Problem("invalid-request", str(error)) from error
-        if k > settings.max_k:
-            raise Problem("invalid-request", f"query.k: {k} results are over the limit of {settings.max_k} a query")
-        if len(queries) * k > settings.max_results:
-            raise Problem(
-                "invalid-request",
-                f"{len(queries)} queries for {k} results each are over the limit of {settings.max_results} results; "
-                "ask for less at a time",
-            )
+        _check_size(len(queries), k, settings)
+        searched = found.collection(collection)
         with SEARCH.labels(collection).time():
             try:
                 fields = None if where is None else Filter.parse(where)
-                answer = await asyncio.to_thread(
-                    _search, found.collection(collection), queries, k, tag or (), fields, with_tokens
-                )
+                if tag or fields is not None:
+                    scores, ids = await asyncio.to_thread(searched.search, queries, k, tag or (), fields)
+                else:
+                    scores, ids = await batches.search(searched, queries, k)
             except ValueError as error:
                 raise Problem("invalid-request", str(error)) from error
-        meta = {"index": ref, "fingerprint": found.manifest.fingerprint, "items": answer[1]}
-        return Response(wire.pack(answer[0], meta), media_type=wire.MEDIA_TYPE)
+            tensors, items = await asyncio.to_thread(_read, searched, ids, with_tokens)
+        meta = {"index": ref, "fingerprint": found.manifest.fingerprint, "items": items}
+        return Response(wire.pack({"scores": scores, **tensors}, meta), media_type=wire.MEDIA_TYPE)
 
     @app.get("/collections/{collection}/items/{item_id}", summary="What is stored about an item")
     async def item(collection: CollectionName, item_id: str, index: IndexRef = None) -> dict[str, Any]:
@@ -155,6 +153,17 @@ def main() -> None:
     run("index", create(settings), settings)
 
 
+def _check_size(queries: int, k: int, settings: IndexSettings) -> None:
+    if k > settings.max_k:
+        raise Problem("invalid-request", f"query.k: {k} results are over the limit of {settings.max_k} a query")
+    if queries * k > settings.max_results:
+        raise Problem(
+            "invalid-request",
+            f"{queries} queries for {k} results each are over the limit of {settings.max_results} results; "
+            "ask for less at a time",
+        )
+
+
 def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, writer: Writer) -> IndexDirectory:
     assert deployment.index is not None
     ref = Ref.parse(deployment.index)
@@ -169,19 +178,13 @@ def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, wri
     return loaded
 
 
-def _search(
-    collection: Collection,
-    queries: wire.Array,
-    k: int,
-    tags: Sequence[str],
-    where: Filter | None,
-    with_tokens: bool,
+def _read(
+    collection: Collection, ids: Sequence[Sequence[str]], with_tokens: bool
 ) -> tuple[dict[str, wire.Array], list[list[dict[str, Any]]]]:
-    """Tensors of the answer, and each query's items."""
-    scores, ids = collection.search(queries, k, tags, where)
-    tensors: dict[str, wire.Array] = {"scores": scores}
+    """What is stored of each query's items: tokens where they are wanted, and the rest."""
+    tensors: dict[str, wire.Array] = {}
     if with_tokens:
-        tensors |= tokens.to_tensors([found for line in ids for found in collection.tokens(line)])
+        tensors = tokens.to_tensors([found for line in ids for found in collection.tokens(line)])
     items = [
         [{"id": item_id, **about} for item_id, about in zip(line, collection.metadata(line), strict=True)]
         for line in ids

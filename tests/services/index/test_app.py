@@ -109,6 +109,30 @@ async def test_search_finds_the_nearest_with_what_is_known_of_them(http: httpx.A
     assert set(tensors) == {"scores"}
 
 
+async def batched(http: httpx.AsyncClient) -> tuple[float, float]:
+    """Calls of FAISS so far, and the queries that they had."""
+    lines = dict(line.rsplit(" ", 1) for line in (await http.get("/metrics")).text.splitlines() if line[0] != "#")
+    return tuple(float(lines[f"diptych_index_batch_queries_{one}"]) for one in ("count", "sum"))  # type: ignore[return-value]
+
+
+async def test_searches_that_wait_share_a_call_and_each_gets_its_own_answer(http: httpx.AsyncClient) -> None:
+    asked = [(vectors(seed, 1 + seed % 3), 2 if seed % 4 else 3) for seed in range(40)]
+    alone = [await ask(http, queries, k=k) for queries, k in asked]
+    before = await batched(http)
+    *together, faulty = await asyncio.gather(
+        *(ask(http, queries, k=k) for queries, k in asked),
+        ask(http, np.full((1, DIM), 1e6, np.float32), k=2),
+    )
+    after = await batched(http)
+    assert "over 1000" in refused(faulty, 422, "invalid-request")
+    assert after[1] - before[1] == sum(len(queries) for queries, _ in asked) + 1
+    assert after[0] - before[0] < len(asked) / 2
+    for one, expected in zip(together, alone, strict=True):
+        (found, said), (scores, words) = wire.unpack(one.content), wire.unpack(expected.content)
+        np.testing.assert_allclose(found["scores"], scores["scores"], atol=1e-6)
+        assert said == words
+
+
 async def test_tokens_come_in_the_order_of_the_results(http: httpx.AsyncClient) -> None:
     tensors, meta = wire.unpack((await ask(http, vectors(1, 2), "captions", tokens=True)).content)
     features = tokens.from_tensors(tensors, dim=TOKEN_DIM)
