@@ -20,9 +20,9 @@ import sqlite3
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -286,11 +286,13 @@ class Library(LibraryReader):
             self._lock.close()
             raise ArtifactError(f"another process writes to {directory}: stop it first") from error
         try:
-            self._writer = _open(directory / LIBRARY, "rwc")
-            self._writer.execute("PRAGMA journal_mode = WAL")
+            if not self.exists:  # and then with its tables at once: somebody may be reading
+                _begin(directory / "begun.sqlite").replace(directory / LIBRARY)
+                sync_directory(directory)
+            self._writer = _open(directory / LIBRARY, "rw")
             self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise ArtifactError(f"{directory / LIBRARY} cannot be written: {error}") from error
         self._over: deque[tuple[float, str, int, str | None]] = deque()
@@ -329,7 +331,7 @@ class Library(LibraryReader):
         anew has to go on from there.
         """
         # Files first, so that no row ever lacks one. Nothing else removes files meanwhile: this is the one writer.
-        list(self._files.map(self._keep, (change for change in changes if isinstance(change, Put))))
+        self._keep({change.sha256: change.data for change in changes if isinstance(change, Put)})
         numbers: list[int | None] = []
         over: list[tuple[float, str, int, str | None]] = []
         try:
@@ -343,26 +345,16 @@ class Library(LibraryReader):
             self._forget(time.monotonic() - _GRACE_SECONDS)
         return numbers
 
-    def _keep(self, put: Put) -> None:
-        """Put a photo's file on the disk."""
-        path = self.file(put.sha256)
-        if path.exists():
-            return
+    def _keep(self, photos: Mapping[str, bytes]) -> None:
+        """Put photos' files, by SHA-256, on the disk. Folders come last, for the first of them makes the file system
+        write what all need."""
+        new = [(path, data) for sha256, data in photos.items() if not (path := self.file(sha256)).exists()]
+        folders = {folder for path, _ in new for folder in (path.parent, path.parent.parent)}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                try:
-                    file.write(put.data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
-            for folder in (path.parent, path.parent.parent):
-                sync_directory(folder)
+            list(self._files.map(_write, new))
+            list(self._files.map(sync_directory, folders))
         except OSError as error:
-            raise _refused(f"{path} cannot be written", error) from error
+            raise _refused(f"{self.directory / 'photos'} cannot be written", error) from error
 
     def _apply(self, change: Change, after: int, over: list[tuple[float, str, int, str | None]]) -> int | None:
         photo = change.id
@@ -421,6 +413,32 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA busy_timeout = 10000")
     return connection
+
+
+def _write(file_of: tuple[Path, bytes]) -> None:
+    """Its bytes are on the disk when it returns, its name not yet."""
+    path, data = file_of
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _begin(path: Path) -> Path:
+    """An empty library's database at ``path``, whatever a crash has left there."""
+    for left in path.parent.glob(f"{path.name}*"):
+        left.unlink()
+    with closing(_open(path, "rwc")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+    return path
 
 
 @contextmanager

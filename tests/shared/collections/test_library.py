@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -346,3 +347,19 @@ def test_a_damaged_backup_is_refused_and_the_library_stays(
         restore(tmp_path / "copy", library.directory)
     assert LibraryReader(library.directory).photo("mine") is not None
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_library_can_be_read_while_it_is_begun(tmp_path: Path) -> None:
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "begun.sqlite").write_bytes(b"half of one, left by a crash")
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(Library, folder)
+            reader = LibraryReader(folder)
+            while not opening.done():
+                assert reader.photo("nobody") is None
+                assert reader.same_content("0" * 64) == []
+            opening.result().close()
+        assert reader.exists
+        reader.close()
