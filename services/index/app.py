@@ -142,7 +142,7 @@ def create(settings: IndexSettings) -> FastAPI:
         return {"id": item_id, **about}
 
     app.include_router(photo_routes(watcher))
-    app.include_router(change_routes(watcher, writer))
+    app.include_router(change_routes(watcher, writer, batches))
     app.include_router(embedding_routes(watcher))
     return app
 

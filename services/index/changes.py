@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from services.index.batches import Batches
 from services.index.photos import ImageId, IndexRef, known
 from services.index.writer import Writer
 from shared import tokens, wire
@@ -35,7 +38,7 @@ class About(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer) -> APIRouter:
+def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer, batches: Batches) -> APIRouter:
     router = APIRouter()
 
     body = takes(wire.MEDIA_TYPE)
@@ -54,18 +57,15 @@ def change_routes(watcher: VersionWatcher[IndexDirectory], writer: Writer) -> AP
         if said.fingerprint != fingerprint:
             raise Problem("unknown-version", f"{ref} is of model {fingerprint[:12]}, not of {said.fingerprint[:12]}")
         kept = said.model_dump(exclude={"fingerprint"}) | {"bytes": len(data)}
-        try:
-            before = await asyncio.to_thread(found.about, image_id)
-        except KeyError:
-            before = None
         new = Put(image_id, data, kept, fingerprint, made)
-        alike = await asyncio.to_thread(_duplicates, found, new)
+        before = await asyncio.to_thread(_before, found, new)
+        cosines, ids = await batches.search(found.images, made["images"][0].vector[None], 5)
+        alike = _duplicates(new, before.same, dict(zip(ids[0], map(float, cosines[0]), strict=True)))
         answer = {"id": image_id, "duplicates": alike, "index": ref}
-        there = await asyncio.to_thread(_library_photo, found, image_id)
-        if there is not None and (there.sha256, there.about) == (new.sha256, kept) and image_id not in found.pending:
+        if before.photo == Photo(image_id, new.sha256, kept) and image_id not in found.pending:
             return {**answer, "status": "unchanged", "revision": found.revision}
         revision = await writer.submit(found.manifest.name, new)
-        return {**answer, "status": "created" if before is None else "replaced", "revision": revision}
+        return {**answer, "status": "replaced" if before.known else "created", "revision": revision}
 
     @router.put(
         "/images/{image_id}/embedding",
@@ -124,18 +124,29 @@ def _items(
     return made
 
 
-def _library_photo(index: IndexDirectory, image_id: str) -> Photo | None:
+@dataclass(frozen=True)
+class _Before:
+    """Whether a photo was ``known`` under an id, the library's ``photo`` if it was there, and the ids of the library's
+    with the ``same`` bytes as the new one."""
+
+    known: bool
+    photo: Photo | None
+    same: list[str]
+
+
+def _before(index: IndexDirectory, new: Put) -> _Before:
+    library = index.library
+    same = [] if library is None else library.same_content(new.sha256)
     try:
-        return index.library.photo(image_id) if index.library is not None else None
+        index.about(new.id)
+        return _Before(True, None if library is None else library.photo(new.id), same)
     except KeyError:
-        return None
+        return _Before(False, None, same)
 
 
-def _duplicates(index: IndexDirectory, new: Put) -> list[dict[str, Any]]:
-    """Other photos with the same bytes, and those that look the same."""
-    same = set(index.library.same_content(new.sha256)) if index.library is not None else set()
-    cosines, (ids,) = index.images.search(new.items["images"][0].vector[None], 5)
-    alike = {found: float(cosine) for found, cosine in zip(ids, cosines[0], strict=True) if cosine >= _NEAR}
+def _duplicates(new: Put, same: Sequence[str], cosines: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Other photos with the same bytes, and those of ``cosines`` that look the same."""
+    alike = {found: cosine for found, cosine in cosines.items() if cosine >= _NEAR}
     exact = {found for found in {*same, *alike} if found in same or new.sha256.startswith(found)}
     return [
         {"id": found, "kind": "exact" if found in exact else "near", "similarity": round(alike.get(found, 1.0), 4)}
