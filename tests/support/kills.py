@@ -58,7 +58,7 @@ class Outcome:
     slowest_start_seconds: float = 0.0
 
 
-class _Service:
+class IndexService:
     """An index service as a process of its own."""
 
     def __init__(self, store: Path, log: Path) -> None:
@@ -68,6 +68,11 @@ class _Service:
         own = {"DIPTYCH_STORE": str(store), "DIPTYCH_INDEX_PORT": str(self._port), "PYTHONPATH": str(ROOT)}
         self._env = {**outside, **own, "DIPTYCH_LOG_LEVEL": "warning"}
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def url(self) -> str:
@@ -93,7 +98,7 @@ class _Service:
             self._process.kill()
             self._process.wait()
 
-    def __enter__(self) -> _Service:
+    def __enter__(self) -> IndexService:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,7 +106,7 @@ class _Service:
 
 
 @cache
-def _picture() -> bytes:
+def picture() -> bytes:
     """A small whole PNG; decoders do not mind what follows it."""
     file = io.BytesIO()
     Image.new("RGB", (4, 4), "teal").save(file, "PNG")
@@ -121,7 +126,7 @@ def run(folder: Path, kills: int, seed: int, said: Callable[[str], None] = lambd
     store.activate(Ref("small", "1"), Ref("photos", "1"))
     ledger, outcome = Ledger(), Outcome()
     base = None
-    with _Service(store.root, folder / "service.log") as service:
+    with IndexService(store.root, folder / "service.log") as service:
         for number in range(kills + 1):
             started = time.monotonic()
             if not service.start():
@@ -143,7 +148,7 @@ def run(folder: Path, kills: int, seed: int, said: Callable[[str], None] = lambd
     return outcome
 
 
-def _write_until_killed(service: _Service, model: ModelManifest, ledger: Ledger, rng: random.Random) -> None:
+def _write_until_killed(service: IndexService, model: ModelManifest, ledger: Ledger, rng: random.Random) -> None:
     stop, lock = threading.Event(), threading.Lock()
     mine = [[f"photo-{n}" for n in range(_IDS) if n % _WRITERS == writer] for writer in range(_WRITERS)]
     seeds = [rng.random() for _ in range(_WRITERS)]
@@ -153,7 +158,7 @@ def _write_until_killed(service: _Service, model: ModelManifest, ledger: Ledger,
         with httpx.Client(base_url=service.url, timeout=60) as http:
             while not stop.is_set():
                 image_id = own.choice(mine[writer])
-                content = None if own.random() < 0.25 else _picture() + own.randbytes(own.choice([10, 1000, 100_000]))
+                content = None if own.random() < 0.25 else picture() + own.randbytes(own.choice([10, 1000, 100_000]))
                 ledger.sent.setdefault(image_id, []).append(content)
                 try:
                     answer = _change(http, model, image_id, content)

@@ -27,7 +27,15 @@ from tests.support.photos import draw
 DIM, TOKEN_DIM = 8, 4
 
 
-def write_model(directory: Path, *, name: str = "small", version: str = "1", weights: bytes = b"one") -> ModelManifest:
+def write_model(
+    directory: Path,
+    *,
+    name: str = "small",
+    version: str = "1",
+    weights: bytes = b"one",
+    dim: int = DIM,
+    token_dim: int = TOKEN_DIM,
+) -> ModelManifest:
     """A folder that is a model as far as the store looks; other ``weights`` have another fingerprint."""
     directory.mkdir(parents=True)
     (directory / "towers.safetensors").write_bytes(weights)
@@ -36,8 +44,8 @@ def write_model(directory: Path, *, name: str = "small", version: str = "1", wei
         name=name,
         version=version,
         fingerprint="",
-        embedding_dim=DIM,
-        token_dim=TOKEN_DIM,
+        embedding_dim=dim,
+        token_dim=token_dim,
         preprocessing=ImagePreprocessing(size=32, mean=(0, 0, 0), std=(1, 1, 1)),
         tokenization=Tokenization(max_length=16),
         config={"towers": {}},
