@@ -29,7 +29,9 @@ def page() -> str:
             sections.setdefault(title, []).append(_operation(f"{method.upper()} {path}", operation, schemas))
     routes = [block for title, group in sections.items() for block in (f"## {title.capitalize()}", *group)]
     answers = [_schema(name, schemas[name]) for name in _answers(description["paths"], schemas)]
-    return document("REST API", description["info"]["description"], _TOP, *routes, "## Answers", *answers)
+    return document(
+        "REST API", description["info"]["description"], _TOP, *routes, "## Parts of requests and answers", *answers
+    )
 
 
 def _operation(name: str, operation: Node, schemas: Node) -> str:
@@ -65,7 +67,8 @@ def _answer(content: Node) -> Iterator[str]:
 
 
 def _answers(paths: Node, schemas: Node) -> list[str]:
-    """The names of all schemas that answers are made of, each after the one that first needs it."""
+    """The names of all schemas that answers, and fields of requests, are made of, each after the one that first needs
+    it."""
     found: list[str] = []
 
     def visit(node: Any) -> None:
@@ -84,6 +87,8 @@ def _answers(paths: Node, schemas: Node) -> list[str]:
 
     for methods in paths.values():
         for operation in methods.values():
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                visit(_followed(body["schema"], schemas).get("properties", {}))
             for status, response in operation["responses"].items():
                 if status.startswith("2"):
                     visit(response.get("content", {}))

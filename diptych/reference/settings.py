@@ -25,7 +25,8 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "demo": DemoSettings,
 }
 _TOP = """
-Services read environment variables, when they start, and nothing else. An empty variable counts as unset. A value that
+Services read environment variables when they start, and for those that are not set the files of the same names in the
+folder `DIPTYCH_SECRETS_DIR`, where it is set. An empty one counts as unset. A value that
 is not valid stops the service with a sentence that names the variable; it never shows a secret's value. Lists are JSON,
 as in `DIPTYCH_GATEWAY_CORS_ORIGINS='["https://photos.example"]'`.
 

@@ -81,11 +81,7 @@ def create(settings: IndexSettings) -> FastAPI:
         lifespan=lifespan,
         responses=ANY_PROBLEM,
     )
-    for name in ("images", "captions"):
-        ITEMS.labels(name).set_function(_counter(watcher, name))
-    PENDING.set_function(lambda: len(watcher.get(None)[1].pending) if watcher.current_ref else 0)
-    STORE_FREE.set_function(lambda: _disk(settings.store).free)
-    STORE_SIZE.set_function(lambda: _disk(settings.store).total)
+    _measure(watcher, settings.store)
 
     @app.get("/status", summary="What is loaded")
     async def status() -> IndexStatus:
@@ -209,6 +205,14 @@ def _served(index: IndexDirectory) -> ServedIndex:
         revision=index.revision,
         pending=len(index.pending),
     )
+
+
+def _measure(watcher: VersionWatcher[IndexDirectory], store: Path) -> None:
+    for name in ("images", "captions"):
+        ITEMS.labels(name).set_function(_counter(watcher, name))
+    PENDING.set_function(lambda: len(watcher.get(None)[1].pending) if watcher.current_ref else 0)
+    STORE_FREE.set_function(lambda: _disk(store).free)
+    STORE_SIZE.set_function(lambda: _disk(store).total)
 
 
 def _disk(store: Path) -> Any:
