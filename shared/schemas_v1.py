@@ -235,7 +235,7 @@ class ModelObjects(BaseModel):
 
 
 class NewImage(Strict):
-    """A line of ``POST /v1/images/bulk``."""
+    """A line of ``POST /v1/images:bulk``."""
 
     image: Base64Image
     id: ImageId | None = None

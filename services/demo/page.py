@@ -59,7 +59,7 @@ def build(search: Search, examples: Sequence[str], max_results: int, *, adding: 
 
 def _header(words: Words) -> str:
     links = " ".join(
-        f'<a href="{one.path}{"?language=en" if one.path == "/" else ""}" hreflang="{one.language}">{one.other}</a>'
+        f'<a href="{one.path.rstrip("/")}/?language={one.language}" hreflang="{one.language}">{one.other}</a>'
         for one in LANGUAGES
         if one is not words
     )

@@ -1,4 +1,4 @@
-"""``/v1/images/bulk``."""
+"""``/v1/images:bulk``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.gateway.wiring import Connected
 from shared.problems import Problem
 from shared.schemas_v1 import BulkResult, NewImage
 
-PATH = "/v1/images/bulk"
+PATH = "/v1/images:bulk"
 _LINES = 10_000
 _STREAMS = 4
 _TOGETHER = 8

@@ -61,7 +61,7 @@ class Request:
         self._sent = list(self.missing)
         body = b"".join(self.missing.values())
         headers = {"Content-Type": "application/x-ndjson"}
-        return Call("POST", "/v1/images/bulk", lambda _: None, {"content": body, "headers": headers})
+        return Call("POST", "/v1/images:bulk", lambda _: None, {"content": body, "headers": headers})
 
     def result(self, line: str, base_url: str) -> BulkResult:
         """What a line of the answer says, numbered among all uploads. Raises :class:`DiptychError`."""

@@ -43,7 +43,7 @@ def line(number: int, **changes: Any) -> bytes:
 
 
 def send(http: httpx.Client, *lines: bytes) -> dict[int, dict[str, Any]]:
-    answer = http.post("/v1/images/bulk", content=b"\n".join(lines), headers=NDJSON)
+    answer = http.post("/v1/images:bulk", content=b"\n".join(lines), headers=NDJSON)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
     results = [json.loads(one) for one in answer.text.splitlines()]
     assert len({one["line"] for one in results}) == len(results)
@@ -83,7 +83,7 @@ def test_each_line_is_answered_and_a_broken_one_ends_nothing(client: Client, htt
 def test_results_come_while_it_is_sent_and_who_hangs_up_stops_it(client: Client, stack: Stack) -> None:
     where = urlsplit(stack.url("gateway"))
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=30)
-    connection.putrequest("POST", "/v1/images/bulk")
+    connection.putrequest("POST", "/v1/images:bulk")
     connection.putheader("Content-Type", "application/x-ndjson")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
@@ -100,7 +100,7 @@ def test_results_come_while_it_is_sent_and_who_hangs_up_stops_it(client: Client,
 
 def test_a_request_without_lines_and_one_of_another_kind(http: httpx.Client) -> None:
     assert send(http) == {}
-    refused = http.post("/v1/images/bulk", content=line(1), headers={"Content-Type": "application/json"})
+    refused = http.post("/v1/images:bulk", content=line(1), headers={"Content-Type": "application/json"})
     assert (refused.status_code, "application/x-ndjson is needed" in refused.json()["detail"]) == (422, True)
 
 

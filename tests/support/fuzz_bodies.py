@@ -1,4 +1,5 @@
-"""What schemathesis puts into bodies whose form a description cannot tell: tensor messages, whole and damaged."""
+"""What schemathesis puts into bodies whose form a description cannot tell: tensor messages and lines of JSON, whole and
+damaged."""
 
 from __future__ import annotations
 
@@ -43,5 +44,13 @@ _WHOLE = st.builds(
     _META,
 )
 _CUT = st.builds(lambda whole, at: whole[: at % len(whole)], _WHOLE, st.integers(0, 10_000))
+_VALUES: st.SearchStrategy[Any] = (
+    st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=5), max_size=2)
+)
+_NEW: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    st.sampled_from(["image", "id", "name", "captions", "tags", "metadata", "x"]), _VALUES | st.just("aGVsbG8=")
+)
+_LINE = st.binary(max_size=50) | (_VALUES | _NEW).map(lambda value: json.dumps(value).encode())
 
+schemathesis.openapi.media_type("application/x-ndjson", st.lists(_LINE, max_size=4).map(b"\n".join))
 schemathesis.openapi.media_type(wire.MEDIA_TYPE, st.binary(max_size=200) | _WHOLE | _CUT)

@@ -106,11 +106,11 @@ def test_bad_input_gets_a_clear_problem(
 
 def test_only_the_bulk_upload_may_be_long(gateway: TestClient) -> None:
     lines = b"\n".join([b"{}"] * LIMIT)
-    answer = gateway.post("/v1/images/bulk", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    answer = gateway.post("/v1/images:bulk", content=lines, headers={"Content-Type": "application/x-ndjson"})
     results = [json.loads(line) for line in answer.text.splitlines()]
     assert len(results) == 10_001
     assert "10,000 lines" in next(one for one in results if one["line"] == 10_001)["problem"]["detail"]
-    assert gateway.put("/v1/images/bulk", content=lines).status_code == 413
+    assert gateway.put("/v1/images:bulk", content=lines).status_code == 413
 
 
 SCOPES = [
@@ -120,7 +120,7 @@ SCOPES = [
     ("POST", EXPLAIN, "read"),
     ("GET", "/v1/models", "read"),
     ("GET", "/v1/models/x", "read"),
-    ("POST", "/v1/images/bulk", "write"),
+    ("POST", "/v1/images:bulk", "write"),
 ]
 
 
