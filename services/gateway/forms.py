@@ -100,8 +100,9 @@ def _sent(form: FormData, lists: frozenset[str]) -> dict[str, Any]:
         if isinstance(value, UploadFile):
             if value.filename == "" and value.size == 0:
                 continue  # what a browser sends when no file was chosen
-        elif value == "" and name not in lists:
-            sent.pop(name, None)
+        elif value == "":
+            if name not in lists:
+                sent.pop(name, None)
             continue
         if name in lists:
             sent.setdefault(name, []).append(value)
