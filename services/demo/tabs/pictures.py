@@ -70,8 +70,10 @@ def pictures_tab(blocks: gr.Blocks, search: Search, examples: Sequence[str], max
 
     async def from_address(request: gr.Request) -> list[Any]:
         wanted = _wanted(dict(request.query_params), max_results)
+        if not wanted.text.strip():  # somebody may be typing already
+            return [gr.skip()] * len([*asked, *outputs])
         values = [wanted.text, wanted.ranked_by, wanted.k, wanted.only_likely, None, 1, wanted.avoid]
-        return [*values, *(await find(*values) if wanted.text.strip() else [gr.skip()] * len(outputs))]
+        return [*values, *(await find(*values))]
 
     changed = [text.submit, avoid.submit, model_type.input, k.release, only_likely.input, like.input, weight.release]
     for event in (
