@@ -14,4 +14,4 @@ diptych measure gallery --artifact artifacts/flickr8k --json docs/results/galler
 diptych measure dataset --data "$data" --json docs/results/dataset.json
 diptych measure tokens --data "$data" --artifact artifacts/flickr8k --json docs/results/tokens.json
 rm -rf runs/int8
-diptych quantise artifacts/flickr8k --data "$data" --out runs/int8 --max-loss 2 --json docs/results/int8.json
+diptych quantise artifacts/flickr8k --data "$data" --out runs/int8 --json docs/results/int8.json
