@@ -103,6 +103,7 @@ class _Caller:
         self._numbers = itertools.count(first)
         self._outcome = Outcome()
         self._counted = False
+        self._over = False  # a cancellation alone may be lost in a time-out that comes at the same moment
         self._began = 0.0
 
     async def run(self) -> Outcome:
@@ -135,7 +136,7 @@ class _Caller:
         self._counted = True
         self._began, computed = time.perf_counter(), time.process_time()
         await asyncio.sleep(self._plan.seconds)
-        self._counted = False
+        self._counted, self._over = False, True
         self._outcome.seconds = time.perf_counter() - self._began
         self._outcome.generator_cores = (time.process_time() - computed) / self._outcome.seconds
         for task in tasks:
@@ -145,7 +146,7 @@ class _Caller:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _again_and_again(self, session: aiohttp.ClientSession) -> None:
-        while True:
+        while not self._over:
             await self._ask(session)
 
     async def _arrivals(self, session: aiohttp.ClientSession, rate: float) -> None:
@@ -154,7 +155,7 @@ class _Caller:
         asking: set[asyncio.Task[None]] = set()
         due = time.perf_counter()
         try:
-            while True:
+            while not self._over:
                 due += rng.expovariate(rate)
                 if (pause := due - time.perf_counter()) > 0.001:
                     await asyncio.sleep(pause)
