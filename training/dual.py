@@ -146,7 +146,7 @@ def finish(
     """Trained towers with hubs docked and classes named, and their figures on dev (``asked``)."""
     towers, rng = objective.towers, np.random.default_rng(seed)
     sizes = len(known.seen.pixels), len(known.captions.texts)
-    images, texts = (rng.permutation(size)[: towers.config.bank] for size in sizes)
+    images, texts = (rng.permutation(size)[: max(1, towers.config.bank)] for size in sizes)
     of_known, of_asked = objective.read(known, images, texts), objective.read(asked)
 
     def measure(finished: Towers) -> Metrics:
