@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.report import plots, tables
 from benchmarks.report.files import Figures, Files, load
 from benchmarks.report.goals import added_ms, goals
+from training.report.markdown import table
 
 _HEAD = """# Performance
 
@@ -102,7 +103,7 @@ def _machines(files: Files) -> str:
         ]
         if len(seen) > 1:
             rows.append(["measured on it", ", ".join(names)])
-        text += f"\n{tables.table(['', ''], rows, left=2)}\n"
+        text += f"\n{table(['', ''], rows, left=2)}\n"
     return text
 
 
@@ -161,8 +162,8 @@ def _overload(folder: Path, found: Figures) -> str:
 def _soak(folder: Path, found: Figures) -> str:
     plots.soak(folder / "soak.svg", found)
     about = "Resident memory of each process over the minutes; its growth after the warm-up is in the table below."
-    table = tables.slopes(found["slopes_mb_per_minute"])
-    return f"![{about}]({folder.name}/soak.svg)\n\n{tables.points(found['points'])}\n\n{table}"
+    grown = tables.slopes(found["slopes_mb_per_minute"])
+    return f"![{about}]({folder.name}/soak.svg)\n\n{tables.points(found['points'])}\n\n{grown}"
 
 
 def _with_memory(text: str, found: Figures) -> str:

@@ -1,37 +1,13 @@
-"""The page's plots, as SVG whose lines and letters can be read on white and on black."""
+"""The page's plots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 from benchmarks.report.files import Figures
+from training.report.svg import BLUE, GRAY, GREEN, ORANGE, saved
 
-GRAY, BLUE, ORANGE, GREEN = "#7d8590", "#3987e5", "#d9730d", "#2e9e5b"
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # letters stay letters
-    "svg.hashsalt": "diptych",  # equal figures make equal files
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), GRAY
-    ),
-}
 _SYSTEMS = (
     ("diptych", True, "Diptych, cached", GREEN),
     ("diptych", False, "Diptych", BLUE),
@@ -43,7 +19,7 @@ _SYSTEMS = (
 def gateway(path: Path, points: Sequence[Figures]) -> None:
     """Answers a second against callers, a panel for each direction and model."""
     panels = [(what, model) for what in ("text to image", "image to text") for model in ("dual", "cross")]
-    with _saved(path, width=11, height=3.2, panels=4) as axes:
+    with saved(path, width=11, height=3.2, panels=4) as axes:
         for panel, (what, model) in zip(axes, panels, strict=True):
             drawn = []
             for system, cached, label, colour in _SYSTEMS:
@@ -62,7 +38,7 @@ def gateway(path: Path, points: Sequence[Figures]) -> None:
 
 def batches(path: Path, points: Sequence[Figures]) -> None:
     """What the bare engine gains by batches, and what the encoder makes of it."""
-    with _saved(path, width=8.4, height=3.2, panels=2) as axes:
+    with saved(path, width=8.4, height=3.2, panels=2) as axes:
         for panel, (title, bare, served) in zip(
             axes, (("images", "image", "image file"), ("texts", "text", "text")), strict=True
         ):
@@ -81,7 +57,7 @@ def batches(path: Path, points: Sequence[Figures]) -> None:
 
 def overload(path: Path, found: Sequence[Figures]) -> None:
     """Answers in each second of the overload, as a share of the peak."""
-    with _saved(path, width=8.4, height=3.2, panels=1) as (panel,):
+    with saved(path, width=8.4, height=3.2, panels=1) as (panel,):
         for one, colour in zip(found, (BLUE, ORANGE, GREEN), strict=False):
             shares = [count / one["peak"]["throughput"] for count in one["seconds"]]
             panel.plot(range(len(shares)), shares, color=colour, label=one["what"], linewidth=1.2)
@@ -92,23 +68,10 @@ def overload(path: Path, found: Sequence[Figures]) -> None:
 
 def soak(path: Path, found: Figures) -> None:
     """Memory of each process over time."""
-    with _saved(path, width=8.4, height=3.2, panels=1) as (panel,):
+    with saved(path, width=8.4, height=3.2, panels=1) as (panel,):
         minutes = [time / 60 for time, _ in found["memory"]]
         for name, colour in zip(found["memory"][0][1], (GRAY, BLUE, ORANGE, GREEN), strict=False):
             panel.plot(minutes, [held[name] for _, held in found["memory"]], color=colour, label=name)
         panel.axvline(found["warm_up_seconds"] / 60, color=GRAY, linewidth=1, linestyle="--")
         panel.set(xlabel="minutes", ylabel="resident MB", ylim=(0, None))
         panel.legend(loc="best", fontsize=9)
-
-
-@contextmanager
-def _saved(path: Path, *, width: float, height: float, panels: int) -> Iterator[Sequence[Axes]]:
-    with mpl.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained", squeeze=False)
-        yield list(axes[0])
-        nothing: dict[str, Any] = {"Date": None, "Creator": f"Matplotlib {mpl.__version__}"}
-        figure.savefig(path, metadata=nothing)
-        plt.close(figure)
-    # Matplotlib leaves blanks at the ends of lines.
-    text = path.read_text(encoding="utf-8")
-    path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from benchmarks.report.files import Figures
 from benchmarks.report.goals import Goal
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """Rows as a Markdown table whose first ``left`` columns are words, the others numbers."""
-    marks = [":--" if n < left else "--:" for n in range(len(head))]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, marks, *rows))
+from training.report.markdown import table
 
 
 def goals(found: Sequence[Goal]) -> str:

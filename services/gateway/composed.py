@@ -14,25 +14,21 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from services.gateway import metrics
 from services.gateway.cache import Cache
 from services.gateway.coalesce import Coalescer
 from services.gateway.metrics import Timings
-from services.gateway.neighbours import Candidates, Encoder, Index, Modality
+from services.gateway.neighbours import Candidates, Index, Modality
 from services.gateway.pairing import Pair, Pairing
 from services.gateway.photos import check_id
-from services.gateway.search import MOST_CANDIDATES, Query, Search
-from shared import scoring
+from services.gateway.search import MOST_CANDIDATES, Floats, Query, Search, read_stored
 from shared.problems import Problem
 from shared.schemas import ModelType
 from shared.schemas_v1 import Target, Term
-from shared.telemetry import log
 from shared.tokens import TokenFeatures
 
-Floats = npt.NDArray[np.float32]
 Origin = Literal["cache", "encoder", "index"]
 
 # Below this length of the sum, rounding decides where it points.
@@ -111,11 +107,8 @@ class Result:
 class Composed:
     """``rerank_depth`` of the nearest are reranked whatever page is asked for, so that pages fit together."""
 
-    def __init__(
-        self, search: Search, encoder: Encoder, index: Index, pairing: Pairing, cache: Cache, *, rerank_depth: int
-    ) -> None:
+    def __init__(self, search: Search, index: Index, pairing: Pairing, cache: Cache, *, rerank_depth: int) -> None:
         self._search = search
-        self._encoder = encoder
         self._index = index
         self._pairing = pairing
         self._cache = cache
@@ -138,7 +131,7 @@ class Composed:
         key = f"{pair.key}:{question.digest}:{count}"
         terms = None
         with timings.stage("cache"):
-            ranking = _stored(await self._cache.get("composed", key))
+            ranking = read_stored(Ranking, await self._cache.get("composed", key))
         if cached := ranking is not None:
             if explained is not None:
                 terms = await self._embed(pair, question, False, timings)
@@ -169,21 +162,11 @@ class Composed:
         rerank = wanted and reason is None
         terms = await self._embed(pair, question, rerank, timings)
         found = await self._candidates(pair, question, terms, max(count, self._rerank_depth * rerank), rerank, timings)
-        order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
-        logits: Floats = np.zeros(0, np.float32)
-        if terms.tokens is not None and found.items:
-            asked = modality(question.terms[question.reranked_by or 0])
-            try:
-                with timings.stage("rerank"):
-                    logits = await self._encoder.rerank(
-                        asked, terms.tokens, found.tokens[: self._rerank_depth], pair.model
-                    )
-                order, scores = scoring.rank_cross(found.cosines, logits, pair.model.scoring, asked)
-            except Problem as problem:
-                if problem.slug == "unknown-version":
-                    raise
-                log.warning("not reranked", reason=problem.detail)
-                reason = problem.slug
+        asked = modality(question.terms[question.reranked_by or 0])
+        (order, scores), logits, degraded = await self._search.ranked(
+            pair, asked, terms.tokens, found, self._rerank_depth, timings
+        )
+        reason = reason or degraded
         if reason is not None:
             metrics.DEGRADED.labels(reason).inc()
         rows = [
@@ -267,12 +250,3 @@ def kind(term: Term) -> Literal["text", "image", "id"]:
 
 def _content(term: Term) -> str:
     return term.id or hashlib.sha256(term.image or (term.text or "").encode()).hexdigest()
-
-
-def _stored(message: bytes | None) -> Ranking | None:
-    if message is None:
-        return None
-    try:
-        return Ranking.model_validate_json(message)
-    except ValidationError:
-        return None  # not ours, or damaged: made again and overwritten

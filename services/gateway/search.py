@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,16 @@ from shared.problems import Problem
 from shared.schemas import ModelType
 from shared.scoring import Cut
 from shared.telemetry import log
+from shared.tokens import TokenFeatures
 from shared.wire import WireError
 
 # Where the search for captions with other words ends: the most that the index service gives.
 MOST_CANDIDATES = 10_000
 _WHOLE = Cut()
+
+Document = TypeVar("Document", bound=BaseModel)
+Floats = npt.NDArray[np.float32]
+Ranked = tuple[npt.NDArray[np.int64], scoring.Probabilities]
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Search:
         timings = Timings()
         with timings.stage("cache"):
             message, known = await self._cache.get_each(("results", key), ("embeddings", _embedding_key(pair, query)))
-            stored = _stored(message)
+            stored = read_stored(Ranking, message)
         if stored is not None:
             return Answer(stored, True, timings.milliseconds)
         return await self._in_flight.run(key, lambda: self._rank(pair, query, model_type, k, key, known, timings))
@@ -156,20 +161,10 @@ class Search:
                 tags=query.tags,
                 where=query.where,
             )
-        order, scores = scoring.rank_dual(found.cosines, pair.model.scoring)
-        degraded = None
-        if embedding.tokens is not None and rerank and found.items:
-            try:
-                with timings.stage("rerank"):
-                    logits = await self._encoder.rerank(
-                        query.modality, embedding.tokens, found.tokens[: self._max_rerank], pair.model
-                    )
-                order, scores = scoring.rank_cross(found.cosines, logits, pair.model.scoring, query.modality)
-            except Problem as problem:
-                if problem.slug == "unknown-version":
-                    raise
-                log.warning("not reranked", reason=problem.detail)
-                degraded = problem.slug
+        features = embedding.tokens if rerank else None
+        (order, scores), _, degraded = await self.ranked(
+            pair, query.modality, features, found, self._max_rerank, timings
+        )
         hits = [
             Hit(score=float(score), item=found.items[row]) for row, score in zip(order[:k], scores[:k], strict=True)
         ]
@@ -195,11 +190,37 @@ class Search:
             await self._cache.put("embeddings", key, embedding.message)
         return embedding
 
+    async def ranked(
+        self,
+        pair: Pair,
+        asked: Modality,
+        features: TokenFeatures | None,
+        found: Candidates,
+        depth: int,
+        timings: Timings,
+    ) -> tuple[Ranked, Floats, str | None]:
+        """Rows and scores of what was found, best first. With the ``features`` of the query, which is of the modality
+        ``asked``, ``depth`` of them by the reranker, whose logits come with them; or by the dual encoder as ever, with
+        the problem that kept the reranker away. Raises :class:`Problem` where another look at the versions helps."""
+        dual = scoring.rank_dual(found.cosines, pair.model.scoring)
+        nothing = np.zeros(0, np.float32)
+        if features is None or not found.items:
+            return dual, nothing, None
+        try:
+            with timings.stage("rerank"):
+                logits = await self._encoder.rerank(asked, features, found.tokens[:depth], pair.model)
+            return scoring.rank_cross(found.cosines, logits, pair.model.scoring, asked), logits, None
+        except Problem as problem:
+            if problem.slug == "unknown-version":
+                raise
+            log.warning("not reranked", reason=problem.detail)
+            return dual, nothing, problem.slug
+
     async def candidates(
         self,
         pair: Pair,
         collection: Collection,
-        vector: npt.NDArray[np.float32],
+        vector: Floats,
         depth: int,
         *,
         with_tokens: bool,
@@ -255,13 +276,12 @@ def _known(message: bytes | None, pair: Pair, with_tokens: bool) -> Embedding | 
     return stored if stored.tokens is not None or not with_tokens else None
 
 
-def _stored(message: bytes | None) -> Ranking | None:
-    if message is None:
-        return None
+def read_stored(kind: type[Document], message: bytes | None) -> Document | None:
+    """What was cached; None for nothing, and for what is not ours or damaged, to be made again and overwritten."""
     try:
-        return Ranking.model_validate_json(message)
+        return None if message is None else kind.model_validate_json(message)
     except ValidationError:
-        return None  # not ours, or damaged: made again and overwritten
+        return None
 
 
 def _first_of_each(items: list[dict[str, Any]], field: str) -> Iterator[int]:

@@ -87,7 +87,7 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         )
         photos = Photos(index, pairing, cache, sizes=settings.thumbnail_sizes)
         collection = Collection(encoder, index, pairing)
-        composed = Composed(search, encoder, index, pairing, cache, rerank_depth=settings.rerank_depth)
+        composed = Composed(search, index, pairing, cache, rerank_depth=settings.rerank_depth)
         explaining = Explaining(encoder, index, pairing)
         await redis.open()
         watching = [
