@@ -58,7 +58,7 @@ reference: $(VENV)/.installed-serve ## Write docs/reference/*.md from the code
 docs: $(VENV)/.installed-docs ## Build the documentation's site into site/; a broken link fails
 	@exec $(BIN)/zensical build --strict --clean
 
-bench: $(VENV)/.installed-dev ## Measure the speed of everything, side by side with others, in about 15 minutes [PARTS=...] [SECONDS=4]
+bench: $(VENV)/.installed-dev ## Measure the speed of everything, side by side with others, in about half an hour [PARTS=...] [SECONDS=4]
 	@exec $(BIN)/python -m benchmarks $(PARTS) $(if $(SECONDS),--seconds $(SECONDS))
 	@exec $(BIN)/python -m benchmarks page
 

@@ -93,8 +93,18 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+def id_of(scope: Scope) -> str:
+    """The request's id: the caller's, when it is safe to log, or a new one."""
+    offered = next((v for k, v in scope["headers"] if k == _ID_HEADER), b"").decode("latin-1")
+    return offered if _SAFE_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+def count_request(service: str, route: str, method: str, status: int) -> None:
+    _requests(service, route, method if method in _METHODS else "other", str(status)).inc()
+
+
 class TelemetryMiddleware:
-    """Gives each request an id (the caller's, when it is safe to log), counts it, times it, logs it once."""
+    """Gives each request an id, counts it, times it, logs it once."""
 
     def __init__(self, app: ASGIApp, service: str) -> None:
         self._app = app
@@ -103,9 +113,7 @@ class TelemetryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        offered = next((v for k, v in scope["headers"] if k == _ID_HEADER), b"")
-        text = offered.decode("latin-1")
-        rid = text if _SAFE_ID.fullmatch(text) else uuid.uuid4().hex
+        rid = id_of(scope)
         clear_contextvars()
         bind_contextvars(request_id=rid)
         status = 500
@@ -126,8 +134,7 @@ class TelemetryMiddleware:
             # The route's template, not the path, and no invented methods: callers must not choose label values.
             route = getattr(scope.get("route"), "path", None) or "unmatched"
             _in_flight(self._service).dec()
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            _requests(self._service, route, method, str(status)).inc()
+            count_request(self._service, route, scope["method"], status)
             _latency(self._service, route).observe(seconds)
             if not scope["path"].startswith(QUIET_PATHS):
                 log.info(

@@ -12,13 +12,13 @@ import numpy as np
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from services.encoder.hangup import while_connected
 from services.encoder.lanes import Embedding, Lanes, Pairs
 from services.encoder.settings import EncoderSettings
 from shared import tokens, wire
 from shared.artifacts import ArtifactStore, Ref
 from shared.docs import gives, takes
 from shared.engines import Engine, TokensError, images, open_engine, texts
+from shared.hangup import while_connected
 from shared.http import ANY_PROBLEM, DEADLINE_HEADER, create_app, run
 from shared.problems import Problem
 from shared.schemas import EncoderStatus, ServedModel

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
+from services.gateway.admission import Limit, RefusingMiddleware, admitting
 from services.gateway.collection_routes import collection_routes
 from services.gateway.documents import refuse
 from services.gateway.routes import model_routes, photo_routes, search_routes
@@ -19,7 +21,7 @@ from services.gateway.v1_bulk import v1_bulk_routes
 from services.gateway.v1_embeddings import v1_embedding_routes
 from services.gateway.v1_explain import v1_explain_routes
 from services.gateway.v1_search import v1_search_routes
-from services.gateway.wiring import Gateway, admitting, connect
+from services.gateway.wiring import Gateway, connect
 from shared.http import create_app, run
 from shared.telemetry import REQUEST_ID_HEADER
 
@@ -57,21 +59,28 @@ def create(settings: GatewaySettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.exception_handler(RequestValidationError)(refuse)
-    route_class = admitting(settings.max_in_flight)
+    searches = Limit(settings.max_searches)
+    searching, others = admitting(searches, drops=True), admitting(Limit(settings.max_in_flight))
+    asked_most = search_routes(settings, searching)
+    v1 = [v1_search_routes(settings, searching), v1_explain_routes(searching), v1_embedding_routes(searching)]
     # Routes are tried one after the other, and those that are included once more: these are asked for most.
-    app.router.routes[:0] = search_routes(settings, route_class).routes
-    app.include_router(photo_routes(settings, route_class))
-    app.include_router(v1_bulk_routes(settings, route_class))
-    app.include_router(collection_routes(settings, route_class))
-    app.include_router(v1_search_routes(settings, route_class))
-    app.include_router(v1_explain_routes(route_class))
-    app.include_router(v1_embedding_routes(route_class))
+    app.router.routes[:0] = asked_most.routes
+    app.include_router(photo_routes(settings, others))
+    app.include_router(v1_bulk_routes(settings, others))
+    app.include_router(collection_routes(settings, others))
+    for router in v1:
+        app.include_router(router)
     app.include_router(model_routes())
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    app.add_middleware(
+        RefusingMiddleware,
+        limit=searches,
+        paths=[route.path for router in (asked_most, *v1) for route in router.routes if isinstance(route, APIRoute)],
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -7,7 +7,7 @@ long again to answer from the cache. The fields are declared as ever, and descri
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, get_origin
 
 from fastapi import Request, Response
@@ -26,7 +26,7 @@ _FIELD = re.compile(
     re.DOTALL,
 )
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def form_handler(route: APIRoute) -> Handler | None:

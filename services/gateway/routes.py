@@ -52,7 +52,7 @@ _TAGS = Form((), media_type=_MULTIPART, max_length=20, description="Only what ha
 _FILTER = Form("", media_type=_MULTIPART, description=f"JSON. {FILTER}", examples=['{"year": {"gte": 2020}}'])
 _ALWAYS = {
     **REFUSALS,
-    "overloaded": "256 requests are being worked on; ask again in a second",
+    "overloaded": "64 requests are being worked on; ask again in a second",
     "neighbour_unavailable": "the encoder at http://127.0.0.1:8001 does not answer: start it, or correct its URL",
 }
 _PHOTO_CACHING = "private, max-age=3600"

@@ -37,7 +37,10 @@ class GatewaySettings(ServiceSettings):
     max_k: int = Field(1000, ge=1, le=10_000, description="The largest number of results that can be asked for.")
     max_text_chars: int = Field(10_000, ge=1, description="The longest query text, in characters.")
     max_upload_bytes: int = Field(20 * 1024 * 1024, ge=1, description="The largest picture that can be uploaded.")
-    max_in_flight: int = Field(256, ge=1, description="Requests worked on at once; those above are refused with 503.")
+    max_searches: int = Field(
+        64, ge=1, description="Searches and embeddings worked on at once; those above are refused with 503."
+    )
+    max_in_flight: int = Field(256, ge=1, description="All other requests worked on at once; likewise.")
 
     rerank_depth: int = Field(50, ge=1, description="How many of the dual encoder's best the cross model reranks.")
     max_rerank: int = Field(200, ge=1, description="The most it reranks when k is larger than rerank_depth.")

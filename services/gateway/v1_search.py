@@ -66,7 +66,7 @@ ALWAYS = {
     "invalid_image": "the 12 bytes are not a whole image in a format that is read here: JPEG, PNG, WEBP",
     "image_too_large": "the picture has 400,000,000 pixels, over the limit; send a smaller one",
     "body_too_large": "the request body is over the limit of 28000000 bytes; send less at a time",
-    "overloaded": "256 requests are being worked on; ask again in a second",
+    "overloaded": "64 requests are being worked on; ask again in a second",
     "neighbour_unavailable": "the encoder at http://127.0.0.1:8001 does not answer: start it, or correct its URL",
 }
 

@@ -1,24 +1,21 @@
-"""The gateway's parts, connected, and the bound on how much they are given to do at once."""
+"""The gateway's parts, connected."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import aiohttp
-from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Depends, Request
 
-from services.gateway import metrics
-from services.gateway.access import Access, Needs
+from services.gateway.access import Access
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
 from services.gateway.composed import Composed
 from services.gateway.explaining import Explaining
-from services.gateway.forms import form_handler
 from services.gateway.hot import Hot
 from services.gateway.neighbours import Encoder, Index
 from services.gateway.pairing import Pairing
@@ -28,7 +25,6 @@ from services.gateway.redis_server import RedisServer
 from services.gateway.search import Search
 from services.gateway.settings import GatewaySettings
 from shared.http import INTERNAL_HEADER
-from shared.problems import Problem
 
 # Shorter than the five seconds after which uvicorn closes an idle connection: a request must not be sent into one that
 # is just being closed.
@@ -56,7 +52,7 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         password=settings.redis_password,
         timeout_seconds=settings.redis_timeout_seconds,
         retry_seconds=settings.redis_retry_seconds,
-        max_connections=2 * settings.max_in_flight,
+        max_connections=2 * (settings.max_searches + settings.max_in_flight),
     )
     cache = Cache(
         redis,
@@ -115,36 +111,3 @@ async def _connected(request: Request) -> Gateway:
 
 
 Connected = Annotated[Gateway, Depends(_connected)]
-
-
-def admitting(limit: int) -> type[APIRoute]:
-    """Routes of which at most ``limit`` requests are worked on at once, counted before a body is read.
-
-    A request above that is refused at once with ``overloaded``: a queue would only make everybody late. What a route
-    ``needs`` is asked for before the body, too, so that nobody uploads without a key.
-    """
-    in_flight = 0
-
-    class AdmittedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = form_handler(self) or super().get_route_handler()
-            needed = [asked.dependency for asked in self.dependencies if isinstance(asked.dependency, Needs)]
-
-            async def admitted(request: Request) -> Response:
-                nonlocal in_flight
-                if in_flight >= limit:
-                    metrics.REFUSED.inc()
-                    raise Problem(
-                        "overloaded", f"{limit} requests are being worked on; ask again in a second", retry_after=1
-                    )
-                in_flight += 1
-                try:
-                    for needs in needed:
-                        await needs.check(request)
-                    return await handle(request)
-                finally:
-                    in_flight -= 1
-
-            return admitted
-
-    return AdmittedRoute

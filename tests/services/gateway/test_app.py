@@ -211,7 +211,7 @@ def test_other_pages_may_call_it_only_when_told_so(gateway: TestClient) -> None:
 
 
 async def test_more_requests_than_it_admits_are_refused_at_once() -> None:
-    app = create(settings(max_in_flight=1))
+    app = create(settings(max_searches=1))
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow_body() -> AsyncIterator[bytes]:
