@@ -27,8 +27,8 @@ train: given-flickr8k $(VENV)/.installed-train ## Train the shipped model anew, 
 test: $(VENV)/.installed-dev ## Run all tests [FLICKR8K_ROOT=DIR for those on the real data] [ARGS=...]
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-chaos: $(VENV)/.installed-dev ## Kill the index service while it is written to, and count what is lost [KILLS=500] [JSON=FILE]
-	@exec $(BIN)/python -m tests.support.kills --kills $(or $(KILLS),500) $(if $(JSON),--json "$(JSON)")
+chaos: $(VENV)/.installed-dev ## Kill the index service while it is written to, and count what is lost [KILLS=500] [JSON=docs/performance/chaos.json]
+	@exec $(BIN)/python -m tests.support.kills --kills $(or $(KILLS),500) --json "$(or $(JSON),docs/performance/chaos.json)"
 
 fuzz: $(VENV)/.installed-dev ## Throw requests at every service and see that it keeps to its description [EXAMPLES=500] [SEED=0]
 	@exec $(BIN)/python -m tests.support.fuzz --examples $(or $(EXAMPLES),500) --seed $(or $(SEED),0)

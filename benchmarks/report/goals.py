@@ -32,6 +32,7 @@ def goals(files: Files) -> list[Goal]:
         "live": _live,
         "overload": _overload,
         "soak": _soak,
+        "chaos": _chaos,
     }
     return [goal for name, make in makers.items() if name in files for goal in make(files[name])]
 
@@ -133,3 +134,14 @@ def _soak(found: Figures) -> Iterator[Goal]:
     minutes = sum(point["seconds"] for point in found["points"]) / 60
     reached = f"{growth:+.2f} MB a minute over {minutes:.0f} minutes"
     yield Goal("soak at full load: memory grows by less than 1 MB a minute", reached, growth < 1, "soak")
+
+
+def _chaos(found: Figures) -> Iterator[Goal]:
+    lost, phantoms, failed = len(found["lost"]), len(found["phantoms"]), found["failed_starts"]
+    yield Goal(
+        "500 kills during writes: nothing lost, no phantom, no failed start",
+        f"{found['kills']:,} kills, {found['acknowledged']:,} acknowledged changes: {lost} lost, {phantoms} phantoms,"
+        f" {failed} failed starts",
+        found["kills"] >= 500 and not (lost or phantoms or failed),
+        "chaos",
+    )

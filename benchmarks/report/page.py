@@ -15,8 +15,8 @@ _HEAD = """# Performance
 
 This page is written by `python -m benchmarks page` (`make performance`) from the files in [`{folder}/`]({folder});
 no figure on it was typed by hand. Under each table is the file that it shows and the command that writes that file.
-`make bench`, `make overload` and `make soak` run all of them. Parts measured on different days may have seen a machine
-in different moods; figures that are compared with each other come from one run of one part.
+`make bench`, `make overload`, `make soak` and `make chaos` run all of them. Parts measured on different days may have
+seen a machine in different moods; figures that are compared with each other come from one run of one part.
 
 The services are the shipped ones with the shipped model, started as `diptych up` starts them, with its settings. The
 collection is made: {images} photos with five captions each, random vectors and tokens of the model's real shapes, and
@@ -55,6 +55,11 @@ _SECTIONS: dict[str, tuple[str, str]] = {
         " answers. A refusal is well-formed when it is `application/problem+json` with `Retry-After`.",
     ),
     "soak": ("Soak", ""),
+    "chaos": (
+        "Kills",
+        "The index service is killed (`SIGKILL`) at random moments while eight callers put photos in, replace and"
+        " remove them; half of the times bytes are torn into its log. After each start every photo is read back.",
+    ),
 }
 
 
@@ -76,6 +81,7 @@ def write(folder: Path, page: Path) -> None:
         "start": _start,
         "overload": _overload,
         "soak": _soak,
+        "chaos": _chaos,
     }
     for name, (title, words) in _SECTIONS.items():
         if name in files:
@@ -164,6 +170,20 @@ def _soak(folder: Path, found: Figures) -> str:
     about = "Resident memory of each process over the minutes; its growth after the warm-up is in the table below."
     grown = tables.slopes(found["slopes_mb_per_minute"])
     return f"![{about}]({folder.name}/soak.svg)\n\n{tables.points(found['points'])}\n\n{grown}"
+
+
+def _chaos(_folder: Path, found: Figures) -> str:
+    names = {
+        "kills": "kills",
+        "acknowledged changes": "acknowledged",
+        "lost": "lost",
+        "phantoms": "phantoms",
+        "failed starts": "failed_starts",
+        "slowest start, seconds": "slowest_start_seconds",
+    }
+    values = [found[name] for name in names.values()]
+    rows = [[name, len(value) if isinstance(value, list) else value] for name, value in zip(names, values, strict=True)]
+    return table(["", ""], rows)
 
 
 def _with_memory(text: str, found: Figures) -> str:

@@ -58,6 +58,14 @@ def _made() -> dict[str, Any]:
         "gateway": {"points": gateway, "memory": memory, "images": 8000},
         "encoder": {"points": encoder},
         "overload": {"overloads": [overload]},
+        "chaos": {
+            "kills": 500,
+            "acknowledged": 7000,
+            "lost": [],
+            "phantoms": ["photo-3 after 7 kills"],
+            "failed_starts": 0,
+            "slowest_start_seconds": 2.5,
+        },
         "soak": soak,
     }
 

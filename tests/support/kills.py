@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks import machine
 from diptych.ports import free_port
 from shared import tokens, wire
 from shared.artifacts import ArtifactStore, ModelManifest, Ref
@@ -229,9 +230,15 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         outcome = run(Path(folder), options.kills, options.seed, lambda line: print(line, flush=True))
+    found = {
+        "command": f"python -m tests.support.kills --kills {options.kills} --seed {options.seed}",
+        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine.describe(),
+        **vars(outcome),
+    }
     print(json.dumps(vars(outcome), indent=1))
     if options.json is not None:
-        options.json.write_text(json.dumps(vars(outcome), indent=1) + "\n")
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.exit(bool(outcome.lost or outcome.phantoms or outcome.failed_starts))
 
 
