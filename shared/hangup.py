@@ -31,8 +31,12 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def handled_while_connected(request: Request, handle: Callable[[Request], Coroutine[Any, Any, T]]) -> T:
-    """As :func:`while_connected`, of work that reads the body itself. What is done soon is not watched."""
-    whole = False
+    """As :func:`while_connected`, of work that reads the body itself. What is done soon is not watched, and costs no
+    task."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    whole = gone = False
+    watching: asyncio.Task[None] | None = None
 
     async def receive() -> Message:
         nonlocal whole
@@ -40,23 +44,30 @@ async def handled_while_connected(request: Request, handle: Callable[[Request], 
         whole = not message.get("more_body", False)
         return message
 
-    working = asyncio.create_task(handle(Request(request.scope, receive)))
+    async def watch() -> None:
+        nonlocal gone
+        while not whole:  # noqa: ASYNC110  (of a body that is being read it is the reader who notices)
+            await asyncio.sleep(_SOON_SECONDS)
+        await _gone(request)
+        gone = True
+        task.cancel()
+
+    def begin() -> None:
+        nonlocal watching
+        watching = loop.create_task(watch())
+
+    timer = loop.call_later(_SOON_SECONDS, begin)
     try:
-        while not working.done() and not whole:
-            await asyncio.wait((working,), timeout=_SOON_SECONDS)
-        if not working.done():
-            await asyncio.wait((working,), timeout=_SOON_SECONDS)
-        if working.done():
-            return working.result()
+        return await handle(Request(request.scope, receive))
     except asyncio.CancelledError:
-        working.cancel()
+        if gone:
+            task.uncancel()
+            raise ClientDisconnect from None
         raise
-    return await while_connected(request, _outcome(working))
-
-
-async def _outcome(working: asyncio.Task[T]) -> T:
-    """What comes of a task, which ends when whoever waits for it is cancelled."""
-    return await working
+    finally:
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
 
 
 async def _gone(request: Request) -> None:
