@@ -18,7 +18,11 @@ class GatewaySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="DIPTYCH_GATEWAY_")
 
     port: int = Field(8000, ge=0, le=65535)
-    encoder_url: str = Field("http://127.0.0.1:8001", description="Where the encoder service answers.")
+    encoder_url: str = Field(
+        "http://127.0.0.1:8001",
+        description="Where the encoder service answers: one URL, or several with commas between them. Each address of "
+        "a name that has several is an encoder of its own.",
+    )
     index_url: str = Field("http://127.0.0.1:8002", description="Where the index service answers.")
     redis_url: str | None = Field(
         None,

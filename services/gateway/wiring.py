@@ -17,10 +17,11 @@ from services.gateway.access import Access, Needs
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
 from services.gateway.composed import Composed
+from services.gateway.encoder import Encoder
 from services.gateway.explaining import Explaining
 from services.gateway.forms import form_handler
 from services.gateway.hot import Hot
-from services.gateway.neighbours import Encoder, Index
+from services.gateway.neighbours import Index
 from services.gateway.pairing import Pairing
 from services.gateway.photos import Photos
 from services.gateway.rates import Rates
