@@ -55,6 +55,8 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     redis = RedisServer(
         settings.redis_url,
         password=settings.redis_password,
+        sentinel_password=settings.redis_sentinel_password,
+        ca_file=settings.redis_ca_file,
         timeout_seconds=settings.redis_timeout_seconds,
         retry_seconds=settings.redis_retry_seconds,
         max_connections=2 * settings.max_in_flight,
