@@ -177,6 +177,16 @@ def test_encoders_are_scaled_by_what_waits_for_them() -> None:
     assert "replicas" not in encoder["spec"]  # an upgrade must not undo what the autoscaler decided
 
 
+def test_the_gateway_sees_every_encoder() -> None:
+    objects = rendered("as it is")
+    service = pick(objects, "Service")["encoder-pods"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == pick(objects, "Service")["encoder"]["spec"]["selector"]
+    (container,) = pick(objects, "Deployment")["gateway"]["spec"]["template"]["spec"]["containers"]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert told["DIPTYCH_GATEWAY_ENCODER_URL"] == f"http://{service['metadata']['name']}:8001"
+
+
 def test_the_index_has_one_writer_and_encoders_only_read() -> None:
     objects = rendered("as it is")
     assert pick(objects, "StatefulSet")["index"]["spec"]["replicas"] == 1
