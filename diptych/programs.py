@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +36,7 @@ class Addresses:
     encoder: int
     index: int
     redis: int
-    more_encoders: tuple[int, ...] = ()
+    more_encoders: tuple[int, ...] = field(default=(), kw_only=True)
 
     @property
     def gateway_url(self) -> str:

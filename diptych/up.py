@@ -182,7 +182,7 @@ def _addresses(host: str, gateway: int, demo: int, encoder: int | None, index: i
     for port in (encoder, index, *[None] * encoders):
         chosen.append(port if port is not None else free_port(taken | set(chosen)))
     first, index, redis, *more = chosen
-    return Addresses(host, gateway, demo, first, index, redis, tuple(more))
+    return Addresses(host, gateway, demo, first, index, redis, more_encoders=tuple(more))
 
 
 def _publish_shipped(store: ArtifactStore, console: Console) -> None:

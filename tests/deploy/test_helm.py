@@ -141,7 +141,7 @@ def test_selectors_find_the_pods_they_are_for() -> None:
             wanted = found["spec"][where]
             labels = wanted.get("matchLabels", wanted)
             matched = {pod for pod, has in pods.items() if labels.items() <= has.items()}
-            assert matched == {"publish-1" if name == "publish" else name}, (kind, name)
+            assert matched == {"publish-1" if name == "publish" else name.removesuffix("-pods")}, (kind, name)
     assert set(pick(objects, "PodDisruptionBudget")) == {"gateway", "encoder", "index"}
 
 

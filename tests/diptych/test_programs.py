@@ -61,7 +61,7 @@ def test_encoders_share_the_cores_and_the_gateway_knows_them_all(
     one = Addresses("127.0.0.1", 1, 2, 3, 4, 5)
     (encoder,) = [it for it in services(state, one, redis_url="redis://a", examples=None) if "encoder" in it.name]
     assert "DIPTYCH_ENCODER_THREADS" not in encoder.environment
-    three = Addresses("127.0.0.1", 1, 2, 3, 4, 5, (6, 7))
+    three = Addresses("127.0.0.1", 1, 2, 3, 4, 5, more_encoders=(6, 7))
     programs = {it.name: it.environment for it in services(state, three, redis_url="redis://a", examples=None)}
     assert list(programs) == ["encoder", "encoder-2", "encoder-3", "index", "gateway", "demo"]
     encoders = [programs[name] for name in ("encoder", "encoder-2", "encoder-3")]
