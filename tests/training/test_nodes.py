@@ -31,10 +31,9 @@ def start(data: Path, out: Path, *launch: str) -> subprocess.Popen[str]:
     )
 
 
-def ended(*started: subprocess.Popen[str]) -> list[str]:
+def ended(*started: subprocess.Popen[str]) -> None:
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
-    return said
 
 
 def result(out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -47,12 +46,14 @@ def result(out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 def test_two_nodes_train_what_one_with_two_processes_trains(
     drawn_photos: Path, tmp_path: Path, free_tcp_port: int
 ) -> None:
-    ended(start(drawn_photos, tmp_path / "one", "--standalone", "--nproc-per-node=2"))
     nodes = [
         ["--nnodes=2", f"--node_rank={rank}", "--nproc-per-node=1", f"--rdzv_endpoint=127.0.0.1:{free_tcp_port}"]
         for rank in range(2)
     ]
-    ended(*(start(drawn_photos, tmp_path / f"node {rank}", *launch) for rank, launch in enumerate(nodes)))
+    ended(
+        start(drawn_photos, tmp_path / "one", "--standalone", "--nproc-per-node=2"),
+        *(start(drawn_photos, tmp_path / f"node {rank}", *launch) for rank, launch in enumerate(nodes)),
+    )
     (figures, weights), (expected, expected_weights) = result(tmp_path / "node 0"), result(tmp_path / "one")
     assert figures == pytest.approx(expected)
     assert weights.keys() == expected_weights.keys()
@@ -60,6 +61,3 @@ def test_two_nodes_train_what_one_with_two_processes_trains(
         torch.testing.assert_close(weight, expected_weights[name])
     # The other node has its photos, and neither checkpoints nor logs.
     assert not any((tmp_path / "node 1" / name).exists() for name in (LAST, BEST, LOG))
-    # Started again, both go on from the first node's checkpoint, though the second has none.
-    said = ended(*(start(drawn_photos, tmp_path / f"node {rank}", *launch) for rank, launch in enumerate(nodes)))
-    assert all("continuing from" in one and "epoch 2" in one for one in said)
