@@ -22,7 +22,7 @@ from benchmarks import machine
 from benchmarks.bench import Bench, Figures
 from benchmarks.load import LoadGenerator
 
-BENCH = ("encoder", "infinity", "index", "live", "rerank", "gateway", "start")
+BENCH = ("encoder", "infinity", "index", "live", "rerank", "gateway", "replicas", "start")
 ALONE = ("overload", "soak")  # each a program of its own, for they take long
 PAGE = "page"
 console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)

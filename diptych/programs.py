@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,8 @@ _REDIS_MEMORY = "128mb"
 
 @dataclass(frozen=True)
 class Addresses:
-    """``host`` is where the gateway and the demo listen; everything else stays on the loopback address."""
+    """``host`` is where the gateway and the demo listen; everything else stays on the loopback address. Encoders beside
+    the first listen on ``more_encoders``."""
 
     host: str
     gateway: int
@@ -34,6 +36,7 @@ class Addresses:
     encoder: int
     index: int
     redis: int
+    more_encoders: tuple[int, ...] = field(default=(), kw_only=True)
 
     @property
     def gateway_url(self) -> str:
@@ -53,7 +56,8 @@ def services(
         password = secrets.token_urlsafe(24)
         redis_url = f"redis://:{password}@{_LOOPBACK}:{at.redis}/0"
         embedded = [redis(state, at.redis, password)]
-    encoder_url, index_url = local_url(_LOOPBACK, at.encoder), local_url(_LOOPBACK, at.index)
+    encoders = [at.encoder, *at.more_encoders]
+    index_url = local_url(_LOOPBACK, at.index)
     demo = {
         "DIPTYCH_DEMO_HOST": at.host,
         "DIPTYCH_DEMO_PORT": str(at.demo),
@@ -65,20 +69,29 @@ def services(
     gateway = {
         "DIPTYCH_GATEWAY_HOST": at.host,
         "DIPTYCH_GATEWAY_PORT": str(at.gateway),
-        "DIPTYCH_GATEWAY_ENCODER_URL": encoder_url,
+        "DIPTYCH_GATEWAY_ENCODER_URL": ",".join(local_url(_LOOPBACK, port) for port in encoders),
         "DIPTYCH_GATEWAY_INDEX_URL": index_url,
         "DIPTYCH_REDIS_URL": redis_url,
     }
-    encoder = {"DIPTYCH_ENCODER_HOST": _LOOPBACK, "DIPTYCH_ENCODER_PORT": str(at.encoder)}
+    # Each its part of the cores, unless somebody has said how many.
+    share = str(max(1, len(os.sched_getaffinity(0)) // len(encoders)))
+    threads = {"DIPTYCH_ENCODER_THREADS": os.environ.get("DIPTYCH_ENCODER_THREADS") or share} if encoders[1:] else {}
     index = {"DIPTYCH_INDEX_HOST": _LOOPBACK, "DIPTYCH_INDEX_PORT": str(at.index)}
 
-    def service(name: str, environment: Mapping[str, str], problem: Callable[[], str | None]) -> Program:
+    def service(
+        name: str, environment: Mapping[str, str], problem: Callable[[], str | None], called: str | None = None
+    ) -> Program:
         command = [sys.executable, "-m", "diptych", "serve", name]
-        return Program(name, command, problem, {**common_environment(state), **environment})
+        return Program(called or name, command, problem, {**common_environment(state), **environment})
+
+    def encoder(number: int, port: int) -> Program:
+        environment = {"DIPTYCH_ENCODER_HOST": _LOOPBACK, "DIPTYCH_ENCODER_PORT": str(port), **threads}
+        called = "encoder" if number == 1 else f"encoder-{number}"
+        return service("encoder", environment, lambda: health_problem(local_url(_LOOPBACK, port)), called)
 
     return [
         *embedded,
-        service("encoder", encoder, lambda: health_problem(encoder_url)),
+        *(encoder(number, port) for number, port in enumerate(encoders, 1)),
         service("index", index, lambda: health_problem(index_url)),
         service("gateway", gateway, lambda: gateway_problem(at.gateway_url, state)),
         service("demo", demo, lambda: health_problem(at.demo_url)),

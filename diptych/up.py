@@ -44,14 +44,15 @@ def up(
     demo_port: int = 7860,
     encoder_port: int | None = None,
     index_port: int | None = None,
+    encoders: int = 1,
     redis_url: str | None = None,
     console: Console,
 ) -> None:
     """Serve a folder of photos, a copy of Flickr8k, or the gallery that comes with Diptych, until told to stop.
 
-    ``encoder_port`` and ``index_port`` default to free ones, ``redis_url`` to a server of our own. Everything is kept
-    in ``state``. Returns after SIGINT, SIGTERM or SIGHUP with nothing left running. Raises one of
-    :data:`EXPECTED_ERRORS` when it cannot begin or cannot go on.
+    ``encoder_port``, of the first of ``encoders``, and ``index_port`` default to free ones, ``redis_url`` to a server
+    of our own. Everything is kept in ``state``. Returns after SIGINT, SIGTERM or SIGHUP with nothing left running.
+    Raises one of :data:`EXPECTED_ERRORS` when it cannot begin or cannot go on.
     """
     began = time.monotonic()
     directory = StateDirectory(state.resolve())
@@ -61,7 +62,7 @@ def up(
         directory.locked() as lock,
         Guard([directory.run, directory.lock], lock) as guard,
     ):
-        at = _addresses(host, gateway_port, demo_port, encoder_port, index_port)
+        at = _addresses(host, gateway_port, demo_port, encoder_port, index_port, encoders)
         if collection.folder == directory.gallery:
             lay_out(gallery.photos(), directory.gallery)
         _publish_shipped(ArtifactStore(directory.store), console)
@@ -162,7 +163,7 @@ class _Run:
         beside.replace(self._directory.run / "up.json")
 
 
-def _addresses(host: str, gateway: int, demo: int, encoder: int | None, index: int | None) -> Addresses:
+def _addresses(host: str, gateway: int, demo: int, encoder: int | None, index: int | None, encoders: int) -> Addresses:
     """Check the ports that were asked for and choose the others. Raises :class:`PortTakenError`."""
     wanted = {"gateway": (host, gateway, "--port (PORT= with make)"), "demo": (host, demo, "--demo-port (DEMO_PORT=)")}
     for name, port in (("encoder", encoder), ("index", index)):
@@ -178,9 +179,10 @@ def _addresses(host: str, gateway: int, demo: int, encoder: int | None, index: i
     if len(taken) < len(wanted):
         raise PortTakenError("two services were given the same port; give each its own")
     chosen: list[int] = []
-    for port in (encoder, index, None):
+    for port in (encoder, index, *[None] * encoders):
         chosen.append(port if port is not None else free_port(taken | set(chosen)))
-    return Addresses(host, gateway, demo, *chosen)
+    first, index, redis, *more = chosen
+    return Addresses(host, gateway, demo, first, index, redis, more_encoders=tuple(more))
 
 
 def _publish_shipped(store: ArtifactStore, console: Console) -> None:

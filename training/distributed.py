@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class World:
     def amp(self, wanted: bool | None) -> bool:
         """Whether to compute in bfloat16. On a CPU, even one that has it, the way back through the layers is slower."""
         return self.device.type == "cuda" if wanted is None else wanted
+
+    def share(self, value: T) -> T:
+        """The leader's ``value`` in every process: only the leader's node need have its files."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -119,8 +119,8 @@ class Trainer:
         self._out.mkdir(parents=True, exist_ok=True)
         first, step = self._resume()
         best: Metrics = {}
-        if (self._out / BEST).exists() and first > 0:
-            best = torch.load(self._out / BEST, map_location="cpu", weights_only=True)["metrics"]
+        if self._world.share((self._out / BEST).exists()) and first > 0:
+            best = self._read(BEST)["metrics"]
             self._best = score(best)
         writer = SummaryWriter(str(self._out / "tensorboard")) if self._world.leads else None
         with self._progress() as progress:
@@ -138,8 +138,9 @@ class Trainer:
                 self._world.barrier()
         if writer is not None:
             writer.close()
-        self._model.load_state_dict(torch.load(self._out / BEST, self._world.device, weights_only=True)["model"])
-        return best
+        found = self._read(BEST)
+        self._model.load_state_dict(found["model"])
+        return dict(found["metrics"])
 
     def _epoch(
         self,
@@ -198,9 +199,9 @@ class Trainer:
 
     def _resume(self) -> tuple[int, int]:
         path = self._out / LAST
-        if not path.exists():
+        if not self._world.share(path.exists()):
             return 0, 0
-        state = torch.load(path, self._world.device, weights_only=True)
+        state = self._read(LAST)
         if state["identity"] != (mine := json.loads(json.dumps(self._identity))):
             differs = sorted(
                 k for k in mine.keys() | state["identity"].keys() if mine.get(k) != state["identity"].get(k)
@@ -213,6 +214,11 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._console.print(f"continuing from {path}: epoch {state['epoch'] + 1}, step {state['step']}")
         return int(state["epoch"]), int(state["step"])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """The leader's checkpoint, in every process: another node may not see its folder."""
+        mine = torch.load(self._out / name, "cpu", weights_only=True) if self._world.leads else {}
+        return self._world.share(mine)
 
     def _save_last(self, epoch: int, step: int) -> None:
         state = {

@@ -28,6 +28,7 @@ def goals(files: Files) -> list[Goal]:
         "infinity": _infinity,
         "gateway": _gateway,
         "rerank": _rerank,
+        "replicas": _replicas,
         "index": _index,
         "live": _live,
         "overload": _overload,
@@ -50,6 +51,11 @@ def _encoder(found: Figures) -> Iterator[Goal]:
         ours = find(points, system="encoder", what=what, concurrency=64)
         wanted = f"{bare} encoder over HTTP with 64 callers: at least {least} of the bare engine's best batch"
         yield from _ratio(wanted, ours, best(points, system="bare engine", what=bare), least, "encoder")
+
+
+def _replicas(found: Figures) -> Iterator[Goal]:
+    one, two = (find(found["points"], encoders=count) for count in (1, 2))
+    yield from _ratio("two encoder replicas: at least 1.8 times the answers of one", two, one, 1.8, "replicas")
 
 
 def _infinity(found: Figures) -> Iterator[Goal]:

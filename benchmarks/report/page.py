@@ -41,6 +41,11 @@ _SECTIONS: dict[str, tuple[str, str]] = {
         " text tower is that MiniLM, fine-tuned, with two heads on it. Both ran all the time, and were asked in turn."
         " *Batch* is how many texts were in one request.",
     ),
+    "replicas": (
+        "Encoder replicas",
+        "Each encoder does one thing at a time and takes 20 ms for it, so that what is measured is how the gateway"
+        " spreads the work, on any machine.",
+    ),
     "rerank": ("Reranking", ""),
     "index": (
         "The index",
@@ -75,6 +80,7 @@ def write(folder: Path, page: Path) -> None:
         parts.append(f"## What was wanted\n\n{tables.goals(found)}\n")
     makers: dict[str, Callable[[Path, Figures], str]] = {
         "gateway": _gateway,
+        "replicas": _replicas,
         "encoder": _encoder,
         "rerank": _rerank,
         "live": _live,
@@ -111,6 +117,10 @@ def _machines(files: Files) -> str:
             rows.append(["measured on it", ", ".join(names)])
         text += f"\n{table(['', ''], rows, left=2)}\n"
     return text
+
+
+def _replicas(_folder: Path, found: Figures) -> str:
+    return tables.replicas(found["points"])
 
 
 def _points(_folder: Path, found: Figures) -> str:

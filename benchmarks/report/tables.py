@@ -36,6 +36,21 @@ def memory(found: Figures) -> str:
     return _without_empty(["process", "MB before load", "MB now", "MB at most"], rows)
 
 
+def replicas(points: Sequence[Figures]) -> str:
+    alone = points[0]["throughput"]
+    rows = [
+        [
+            str(point["encoders"]),
+            f"{point['throughput']:,.0f}",
+            f"{point['throughput'] / alone:.2f}",
+            _number(point["p50_ms"]),
+            _number(point["p99_ms"]),
+        ]
+        for point in points
+    ]
+    return table(["encoders", "answers a second", "of one's", "median ms", "99th percentile ms"], rows, left=1)
+
+
 def seconds(found: Figures) -> str:
     rows = [[name, f"{value:.2f}"] for name, value in found["service_seconds"].items()]
     rows.append(["`diptych up` on the gallery, the first time", f"{found['up_first_seconds']:.2f}"])

@@ -20,6 +20,7 @@ def up(
     host: Annotated[str, typer.Option(help="Address that the gateway and the page listen on.")] = "127.0.0.1",
     port: Port = 8000,
     demo_port: DemoPort = 7860,
+    encoders: Annotated[int, typer.Option(min=1, help="Encoder processes, which share the cores.")] = 1,
     redis_url: Annotated[
         str | None, typer.Option(envvar="DIPTYCH_REDIS_URL", help="A Redis to use instead of one of our own.")
     ] = None,
@@ -36,6 +37,7 @@ def up(
             host=host,
             gateway_port=port,
             demo_port=demo_port,
+            encoders=encoders,
             redis_url=redis_url,
             console=console,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio import RedisCluster
+from redis.exceptions import ResponseError
 
 from services.gateway import metrics
 from services.gateway.hot import Hot
-from services.gateway.redis_server import RedisServer
+from services.gateway.redis_server import FAULTS, RedisServer
 from shared.telemetry import log
 
 # Names the format of what is stored: a release that stores it differently takes another one.
@@ -45,8 +46,10 @@ class Cache:
             metrics.cache(wanted[0][0], "hit").inc()
             return [kept] + [None] * (len(wanted) - 1)
         try:
-            values = cast(list[bytes | None], await client.mget(names))  # bytes, without decode_responses
-        except (RedisError, OSError) as error:
+            # Of a cluster each key may be on another server: each is asked for its own.
+            found = client.mget_nonatomic(names) if isinstance(client, RedisCluster) else client.mget(names)
+            values = cast(list[bytes | None], await found)  # bytes, without decode_responses
+        except FAULTS as error:
             self._redis.lost(str(error))
             return [None] * len(wanted)
         if values[0] is not None:
@@ -74,7 +77,7 @@ class Cache:
         except ResponseError as error:
             # Redis is there and will not take this: it is full and told not to evict, or a read-only replica.
             log.debug("cache refused", reason=str(error))
-        except (RedisError, OSError) as error:
+        except FAULTS as error:
             self._redis.lost(str(error))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from services.gateway.neighbours import Encoder, Index
+from services.gateway.encoder import Encoder
+from services.gateway.neighbours import Index
 from services.gateway.pairing import Pair, Pairing
 from services.gateway.photos import check_id
 from shared import tokens, wire

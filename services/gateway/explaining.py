@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.gateway.neighbours import Encoder, Index
+from services.gateway.encoder import Encoder
+from services.gateway.neighbours import Index
 from services.gateway.pairing import Pair, Pairing
 from services.gateway.photos import check_id
 from shared import tokens

@@ -20,6 +20,23 @@ DEGRADED = Counter("diptych_gateway_degraded_total", "Answers ranked without the
 REFUSED = Counter("diptych_gateway_refused_total", "Requests refused because too many were being worked on.")
 NEIGHBOUR_UP = Gauge("diptych_gateway_neighbour_up", "1 when the neighbour answered last time.", ["neighbour"])
 PAIR_INFO = Gauge("diptych_gateway_pair_info", "1 for the model and index versions that answer.", ["model", "index"])
+ENCODER_OUTSTANDING = Gauge(
+    "diptych_gateway_encoder_outstanding", "Requests of this gateway that an encoder works on.", ["replica"]
+)
+ENCODER_EJECTED = Gauge(
+    "diptych_gateway_encoder_ejected",
+    "1 while an encoder is put aside: it is dead, refuses, or is much slower than the others.",
+    ["replica"],
+)
+ENCODER_SECONDS = Histogram(
+    "diptych_gateway_encoder_seconds",
+    "Time that good answers of an encoder took.",
+    ["replica"],
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+ENCODER_RETRIED = Counter(
+    "diptych_gateway_encoder_retried_total", "Requests that another encoder was asked, for the first one failed."
+)
 
 # To find the child of some label values takes longer than to count: each is found once.
 _stage = cache_calls(STAGE_SECONDS.labels)

@@ -1,4 +1,4 @@
-"""The gateway's side of the encoder's and the index's HTTP interfaces.
+"""The gateway's side of a neighbour's HTTP interface, and of the index's. The encoder's is in :mod:`.encoder`.
 
 Every failure leaves here as a :class:`Problem`: what the neighbour found wrong with the request is passed on as it is,
 everything else is :class:`UnavailableError`.
@@ -23,7 +23,7 @@ from services.gateway.circuit import PAUSE_SECONDS, Circuit
 from shared import tokens, wire
 from shared.http import DEADLINE_HEADER
 from shared.problems import CATALOGUE, Problem
-from shared.schemas import ChangedImage, EncoderStatus, IndexStatus, ServedModel, StoredImage
+from shared.schemas import ChangedImage, IndexStatus, ServedModel, StoredImage
 from shared.telemetry import REQUEST_ID_HEADER, request_id
 from shared.tokens import TokenFeatures
 from shared.wire import WireError
@@ -188,80 +188,7 @@ class Neighbour:
             ) from error
 
     def _unreadable(self, error: Exception) -> UnavailableError:
-        return UnavailableError(f"the {self.name} at {self.url} sent an answer that cannot be read: {error}")
-
-
-class Encoder(Neighbour):
-    name = "encoder"
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        *,
-        connect_seconds: float,
-        embed_seconds: float,
-        rerank_seconds: float,
-    ) -> None:
-        super().__init__(session, url, connect_seconds=connect_seconds)
-        self._embed_seconds = embed_seconds
-        self._rerank_seconds = rerank_seconds
-
-    async def status(self) -> EncoderStatus:
-        return await self._status(EncoderStatus)
-
-    async def embed(self, query: str | bytes, model: ServedModel, *, with_tokens: bool) -> Embedding:
-        """Embed a text, or the bytes of an image file."""
-        if isinstance(query, str):
-            body = {"texts": [query], "model": model.ref, "tokens": with_tokens}
-            answer = await self._ask("POST", "/embed/text", self._embed_seconds, json=body)
-        else:
-            answer = await self._ask(
-                "POST",
-                "/embed/image",
-                self._embed_seconds,
-                params={"model": model.ref, "tokens": with_tokens},
-                data=query,
-                headers={"Content-Type": "application/octet-stream"},
-            )
-        try:
-            embedding = Embedding.read(answer.data, model)
-            if with_tokens and embedding.tokens is None:
-                raise WireError("the embedding came without tokens")
-        except WireError as error:
-            raise self._unreadable(error) from error
-        return embedding
-
-    async def embed_texts(self, texts: Sequence[str], model: ServedModel) -> dict[str, wire.Array]:
-        """``embedding`` (n, D) of n texts, and their tokens as :func:`shared.tokens.to_tensors` has them."""
-        body = {"texts": list(texts), "model": model.ref, "tokens": True}
-        answer = await self._ask("POST", "/embed/text", self._embed_seconds, json=body)
-        try:
-            tensors, meta = wire.unpack(answer.data)
-            if meta.get("fingerprint") != model.fingerprint:
-                raise WireError(f"the embeddings were made by model {meta.get('model')!r}, not by {model.ref!r}")
-            wire.require(tensors, "embedding", np.float32, len(texts), model.embedding_dim)
-        except WireError as error:
-            raise self._unreadable(error) from error
-        return tensors
-
-    async def rerank(
-        self, modality: Modality, query: TokenFeatures, candidates: Sequence[TokenFeatures], model: ServedModel
-    ) -> npt.NDArray[np.float32]:
-        """Matching logits (n,) of n candidates; ``modality`` is the query's, the candidates have the other one."""
-        message = wire.pack({**tokens.to_tensors([query], "query_"), **tokens.to_tensors(candidates)})
-        answer = await self._ask(
-            "POST",
-            "/rerank",
-            self._rerank_seconds,
-            params={"model": model.ref, "query": modality},
-            data=message,
-            headers={"Content-Type": wire.MEDIA_TYPE},
-        )
-        try:
-            return wire.require(wire.unpack(answer.data)[0], "logits", np.float32, len(candidates))
-        except WireError as error:
-            raise self._unreadable(error) from error
+        return unreadable(self.name, self.url, error)
 
 
 class Index(Neighbour):
@@ -414,6 +341,10 @@ class Index(Neighbour):
         if not answer.media_type.startswith("image/"):
             raise self._unreadable(ValueError(f"photo {image_id} came as {answer.media_type}"))
         return answer
+
+
+def unreadable(name: str, url: str, error: Exception) -> UnavailableError:
+    return UnavailableError(f"the {name} at {url} sent an answer that cannot be read: {error}")
 
 
 def _stored(about: dict[str, Any]) -> StoredImage:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TypeVar
 
 from services.gateway import metrics
-from services.gateway.neighbours import Encoder, Index, Neighbour, UnavailableError
+from services.gateway.encoder import Encoder
+from services.gateway.neighbours import Index, UnavailableError
 from shared.problems import Problem
 from shared.schemas import EncoderStatus, IndexStatus, ServedIndex, ServedModel
 from shared.telemetry import log
@@ -38,9 +40,12 @@ class Pair:
         return other is not None and (self.model.ref, self.index.ref) == (other.model.ref, other.index.ref)
 
 
-def choose(encoder: EncoderStatus, index: IndexStatus, last: Pair | None) -> Pair | None:
-    """The pair to use, None when no model fits an index.
+def choose(
+    encoder: EncoderStatus, index: IndexStatus, last: Pair | None, holders: Mapping[str, int] = MappingProxyType({})
+) -> Pair | None:
+    """The pair to use, None when no model fits an index. ``holders`` counts the replicas that have each model.
 
+    That of which most replicas have the model, lest the first of many to load a new one gets all the work. Of those:
     Both neighbours' current versions when they fit; else the index's current version, for which the encoder still has
     the model; else what was used last; else the encoder's current model. Whichever comes first in a switch, there is
     always a pair that both sides still hold.
@@ -52,10 +57,11 @@ def choose(encoder: EncoderStatus, index: IndexStatus, last: Pair | None) -> Pai
         if model.fingerprint == served.fingerprint
     ]
 
-    def preference(pair: Pair) -> tuple[bool, ...]:
+    def preference(pair: Pair) -> tuple[int, ...]:
         index_is_current = pair.index.ref == index.current
         model_is_current = pair.model.ref == encoder.current
         return (
+            holders.get(pair.model.ref, 0),
             index_is_current and model_is_current,
             index_is_current and pair.same_versions(last),
             index_is_current,
@@ -78,7 +84,7 @@ def mismatch(encoder: EncoderStatus, index: IndexStatus) -> Problem:
     )
 
 
-def missing(neighbour: Neighbour, status: EncoderStatus | IndexStatus | BaseException) -> Problem | None:
+def missing(neighbour: Encoder | Index, status: EncoderStatus | IndexStatus | BaseException) -> Problem | None:
     """What keeps a neighbour from answering, judged by its status or by how asking for it failed."""
     if isinstance(status, Problem):
         return status
@@ -182,9 +188,9 @@ class Pairing:
             assert isinstance(index, IndexStatus)
             self.index = index
         if self.encoder is not None and self.index is not None:
-            self._pin(choose(self.encoder, self.index, self.current))
+            self._pin(choose(self.encoder, self.index, self.current, self._encoder.holders))
 
-    def _is_there(self, neighbour: Neighbour, status: EncoderStatus | IndexStatus | BaseException) -> bool:
+    def _is_there(self, neighbour: Encoder | Index, status: EncoderStatus | IndexStatus | BaseException) -> bool:
         was_there = neighbour.name not in self._missing
         problem = missing(neighbour, status)
         if problem is None:

@@ -7,13 +7,29 @@ import time
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage.redis.redispy import RedispyBridge
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from services.gateway.redis_server import RedisServer
+from services.gateway.redis_server import FAULTS, RedisServer
+from services.gateway.redis_urls import Client
 from shared.telemetry import log
 
 _PREFIX = "diptych:1:rates"
+
+
+class _Counters(RedisStorage):
+    """Counters by the gateway's own client, be it of one server, a cluster (both counters of a caller are in one slot)
+    or whatever is the primary."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        super().__init__("async+redis://", implementation="redispy", key_prefix=_PREFIX)
+
+    def configure_bridge(self) -> None:
+        assert isinstance(self.bridge, RedispyBridge)
+        self.bridge.storage = self._client
+        self.bridge.connection_getter = lambda _: self._client  # type: ignore[assignment,return-value]
 
 
 class Rates:
@@ -23,14 +39,8 @@ class Rates:
         self._redis = redis
         self._here = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._shared = self._here
-        if redis.pool is not None:
-            storage = RedisStorage(
-                "async+redis://",  # the connections are those of the pool
-                implementation="redispy",
-                key_prefix=_PREFIX,
-                connection_pool=redis.pool,  # type: ignore[arg-type]  # the options' type forgets it
-            )
-            self._shared = SlidingWindowCounterRateLimiter(storage)
+        if redis.known is not None:
+            self._shared = SlidingWindowCounterRateLimiter(_Counters(redis.known))
 
     async def wait(self, caller: str, per_minute: int) -> int:
         """Seconds until the caller may ask again; 0 when it may now, and this counts."""
@@ -39,7 +49,7 @@ class Rates:
                 return await _wait(self._shared, caller, per_minute)
             except ResponseError as error:
                 log.debug("redis refused to count", reason=str(error))  # it is full, or a read-only replica
-            except (RedisError, OSError) as error:
+            except FAULTS as error:
                 self._redis.lost(str(error))
         return await _wait(self._here, caller, per_minute)
 

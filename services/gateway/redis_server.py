@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 from pydantic import SecretStr
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from services.gateway import metrics
+from services.gateway import metrics, redis_urls
+from services.gateway.redis_urls import Client
 from shared.telemetry import log
+
+# The last: a cluster's client that learns of another server closes connections which others are just opening.
+FAULTS = (RedisError, OSError, AttributeError)
 
 
 class RedisServer:
@@ -26,30 +28,32 @@ class RedisServer:
         retry_seconds: float,
         max_connections: int,
         password: SecretStr | None = None,
+        sentinel_password: SecretStr | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self._retry_seconds = retry_seconds
         self._away = True
         self._search: asyncio.Task[None] | None = None
-        self._redis: Redis | None = None
+        self._redis: Client | None = None
         if url is not None:
-            self._redis = Redis.from_url(
+            self._redis = redis_urls.client(
                 url,
                 password=password.get_secret_value() if password else None,
-                socket_connect_timeout=timeout_seconds,
-                socket_timeout=timeout_seconds,
-                retry=Retry(NoBackoff(), 0),
+                sentinel_password=sentinel_password.get_secret_value() if sentinel_password else None,
+                ca_file=ca_file,
+                timeout_seconds=timeout_seconds,
                 max_connections=max_connections,
             )
 
     @property
-    def client(self) -> Redis | None:
+    def client(self) -> Client | None:
         """None while it is away, and always when there is none."""
         return None if self._away else self._redis
 
     @property
-    def pool(self) -> ConnectionPool | None:
-        """Its connections, whether or not it is there; None when there is none."""
-        return None if self._redis is None else self._redis.connection_pool
+    def known(self) -> Client | None:
+        """Whether or not it is there; None when there is none."""
+        return self._redis
 
     async def open(self) -> None:
         """Look for it; if it is not there, go on looking in the background."""
@@ -62,7 +66,7 @@ class RedisServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._search
         if self._redis is not None:
-            await self._redis.aclose()
+            await redis_urls.close(self._redis)
 
     def lost(self, reason: str) -> None:
         """What whoever used ``client`` tells when it failed."""
@@ -72,16 +76,16 @@ class RedisServer:
             log.warning("redis away", reason=reason)
             self._search = asyncio.create_task(self._look_for(self._redis))
 
-    async def _look_for(self, redis: Redis) -> None:
+    async def _look_for(self, redis: Client) -> None:
         # At once: a single answer that came late, because this machine is busy, is no reason to go without for long.
         while not await self._found(redis):  # noqa: ASYNC110  (what is waited for is another process)
             await asyncio.sleep(self._retry_seconds)
         log.info("redis back")
 
-    async def _found(self, redis: Redis) -> bool:
+    async def _found(self, redis: Client) -> bool:
         try:
             await redis.ping()
-        except (RedisError, OSError):
+        except FAULTS:
             return False
         self._away = False
         metrics.NEIGHBOUR_UP.labels("redis").set(1)

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ValidationError
 from services.gateway import metrics
 from services.gateway.cache import Cache
 from services.gateway.coalesce import Coalescer
+from services.gateway.encoder import Encoder
 from services.gateway.metrics import Timings
-from services.gateway.neighbours import Candidates, Collection, Embedding, Encoder, Index, Modality
+from services.gateway.neighbours import Candidates, Collection, Embedding, Index, Modality
 from services.gateway.pairing import Pair, Pairing
 from shared import scoring
 from shared.filters import Filter

@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.gateway import redis_urls
+from services.gateway.redis_urls import FORMS
 from shared.keys import read_keys
 from shared.settings import ServiceSettings
 
@@ -18,17 +20,25 @@ class GatewaySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="DIPTYCH_GATEWAY_")
 
     port: int = Field(8000, ge=0, le=65535)
-    encoder_url: str = Field("http://127.0.0.1:8001", description="Where the encoder service answers.")
+    encoder_url: str = Field(
+        "http://127.0.0.1:8001",
+        description="Where the encoder service answers: one URL, or several with commas between them. Each address of "
+        "a name that has several is an encoder of its own.",
+    )
     index_url: str = Field("http://127.0.0.1:8002", description="Where the index service answers.")
     redis_url: str | None = Field(
         None,
         validation_alias=AliasChoices("DIPTYCH_GATEWAY_REDIS_URL", "DIPTYCH_REDIS_URL", "redis_url"),
-        description="The cache, as redis://host:port/database. Without one nothing is cached.",
+        description=f"The cache: {FORMS}. Without one nothing is cached.",
     )
     redis_password: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("DIPTYCH_GATEWAY_REDIS_PASSWORD", "DIPTYCH_REDIS_PASSWORD", "redis_password"),
         description="For a redis_url without one.",
+    )
+    redis_sentinel_password: SecretStr | None = Field(None, description="For sentinels that ask for one.")
+    redis_ca_file: Path | None = Field(
+        None, description="Certificates that vouch for Redis over TLS; those of the system when unset."
     )
     api_keys: Path | None = Field(
         None, description="File of API keys (diptych keys); it is followed. Without one everybody may do everything."
@@ -68,6 +78,20 @@ class GatewaySettings(ServiceSettings):
     cors_origins: tuple[str, ...] = Field(
         (), description="Web pages from these origins may call the gateway, as a JSON list. Closed by default."
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_of_redis(cls, url: str | None) -> str | None:
+        if url is not None:
+            redis_urls.check(url)
+        return url
+
+    @field_validator("redis_ca_file")
+    @classmethod
+    def _is_there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
 
     @field_validator("api_keys")
     @classmethod

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 
 from services.gateway.access import REFUSALS, needs
 from services.gateway.documents import described
-from services.gateway.neighbours import Encoder
+from services.gateway.encoder import Encoder
 from services.gateway.v1_search import ALWAYS
 from services.gateway.wiring import Connected, Gateway
 from shared import tokens

@@ -15,9 +15,10 @@ from services.gateway.access import Access
 from services.gateway.cache import Cache
 from services.gateway.collection import Collection
 from services.gateway.composed import Composed
+from services.gateway.encoder import Encoder
 from services.gateway.explaining import Explaining
 from services.gateway.hot import Hot
-from services.gateway.neighbours import Encoder, Index
+from services.gateway.neighbours import Index
 from services.gateway.pairing import Pairing
 from services.gateway.photos import Photos
 from services.gateway.rates import Rates
@@ -50,6 +51,8 @@ async def connect(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     redis = RedisServer(
         settings.redis_url,
         password=settings.redis_password,
+        sentinel_password=settings.redis_sentinel_password,
+        ca_file=settings.redis_ca_file,
         timeout_seconds=settings.redis_timeout_seconds,
         retry_seconds=settings.redis_retry_seconds,
         max_connections=2 * (settings.max_searches + settings.max_in_flight),

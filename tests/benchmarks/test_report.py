@@ -57,6 +57,7 @@ def _made() -> dict[str, Any]:
     return {
         "gateway": {"points": gateway, "memory": memory, "images": 8000},
         "encoder": {"points": encoder},
+        "replicas": {"points": [_point("diptych", "", 50.0 * count, encoders=count) for count in (1, 2)]},
         "overload": {"overloads": [overload]},
         "chaos": {
             "kills": 500,
@@ -106,6 +107,7 @@ def test_what_was_wanted_is_compared_with_what_was_measured(results: Path) -> No
     text = _page(results)
     assert _row(text, "text to image, dual, uncached, 16") == ["0.75 (75 / 100 a second)", "yes"]
     assert _row(text, "cached: at least 2,000") == ["1,500 a second with 16 callers", "**no**"]
+    assert _row(text, "two encoder replicas") == ["2.00 (100 / 50 a second)", "yes"]
     assert _row(text, "text encoder over HTTP") == ["0.90 (90 / 100 a second)", "yes"]
     assert _row(text, "overload, text to image, dual: goodput") == ["0.95", "yes"]
     assert _row(text, "soak at full load") == ["+2.00 MB a minute over 15 minutes", "**no**"]

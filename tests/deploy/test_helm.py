@@ -141,7 +141,7 @@ def test_selectors_find_the_pods_they_are_for() -> None:
             wanted = found["spec"][where]
             labels = wanted.get("matchLabels", wanted)
             matched = {pod for pod, has in pods.items() if labels.items() <= has.items()}
-            assert matched == {"publish-1" if name == "publish" else name}, (kind, name)
+            assert matched == {"publish-1" if name == "publish" else name.removesuffix("-pods")}, (kind, name)
     assert set(pick(objects, "PodDisruptionBudget")) == {"gateway", "encoder", "index"}
 
 
@@ -175,6 +175,16 @@ def test_encoders_are_scaled_by_what_waits_for_them() -> None:
     assert second["resource"]["name"] == "cpu"
     encoder = pick(objects, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"].removeprefix("shop-diptych-")]
     assert "replicas" not in encoder["spec"]  # an upgrade must not undo what the autoscaler decided
+
+
+def test_the_gateway_sees_every_encoder() -> None:
+    objects = rendered("as it is")
+    service = pick(objects, "Service")["encoder-pods"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == pick(objects, "Service")["encoder"]["spec"]["selector"]
+    (container,) = pick(objects, "Deployment")["gateway"]["spec"]["template"]["spec"]["containers"]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert told["DIPTYCH_GATEWAY_ENCODER_URL"] == f"http://{service['metadata']['name']}:8001"
 
 
 def test_the_index_has_one_writer_and_encoders_only_read() -> None:

@@ -24,14 +24,16 @@ SERVICES = ("encoder", "index", "gateway")
 class Stack:
     """Encoder, index, gateway and Redis over an artifact ``store``; logs and everything else under ``directory``.
 
-    ``env`` overrides or adds ``DIPTYCH_*`` settings. What can be killed and restarted: encoder, index, gateway, redis.
-    A restarted service comes back on its old port.
+    ``env`` overrides or adds ``DIPTYCH_*`` settings. What can be killed and restarted: encoder, index, gateway, redis,
+    and of several ``encoders`` encoder2 and so on. A restarted service comes back on its old port.
     """
 
-    def __init__(self, directory: Path, store: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, store: Path, env: Mapping[str, str] | None = None, encoders: int = 1) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
-        self._ports = {name: free_port() for name in (*SERVICES, "redis")}
+        self._encoders = ["encoder", *(f"encoder{number}" for number in range(2, encoders + 1))]
+        self._services = list(dict.fromkeys([*self._encoders, *SERVICES]))
+        self._ports = {name: free_port() for name in (*self._services, "redis")}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._redis = ValkeyServer(port=self._ports["redis"], data_dir=directory / "redis")
         ports = {f"DIPTYCH_{name.upper()}_PORT": str(self._ports[name]) for name in SERVICES}
@@ -42,7 +44,7 @@ class Stack:
             "PYTHONPATH": str(ROOT),
             "DIPTYCH_STORE": str(store),
             "DIPTYCH_REDIS_URL": self.redis_url,
-            "DIPTYCH_GATEWAY_ENCODER_URL": self.url("encoder"),
+            "DIPTYCH_GATEWAY_ENCODER_URL": ",".join(map(self.url, self._encoders)),
             "DIPTYCH_GATEWAY_INDEX_URL": self.url("index"),
             "DIPTYCH_GATEWAY_POLL_SECONDS": "0.2",
             "DIPTYCH_GATEWAY_REDIS_RETRY_SECONDS": "0.2",
@@ -56,6 +58,10 @@ class Stack:
             "DIPTYCH_INDEX_RETIRE_SECONDS": "1",
             **(env or {}),
         }
+
+    def set(self, name: str, value: str) -> None:
+        """A setting for who is started from now on."""
+        self._env[name] = value
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self._ports[name]}"
@@ -73,11 +79,12 @@ class Stack:
         if name == "redis":
             self._redis.start()
             return
+        service = name.rstrip("0123456789")
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-c", f"from services.{name}.app import main; main()"],
+                [sys.executable, "-c", f"from services.{service}.app import main; main()"],
                 cwd=self._directory,
-                env=self._env,
+                env={**self._env, f"DIPTYCH_{service.upper()}_PORT": str(self._ports[name])},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -139,7 +146,7 @@ class Stack:
 
     def __enter__(self) -> Stack:
         try:
-            for name in ("redis", *SERVICES):
+            for name in ("redis", *self._services):
                 self.start(name)
             self.wait_ready()
         except BaseException:

@@ -43,6 +43,7 @@ def _worker(rank: int, port: int, out: Path) -> None:
         mine = slice(4 * rank, 4 * rank + 4)
         loss = _loss(model, images[mine], texts[mine], torch.arange(8)[mine], peers.gather)
         loss.backward()  # type: ignore[no-untyped-call]
+        assert peers.share({"of": rank, "loss": loss.detach() + rank})["of"] == 0
         gradients = {name: p.grad for name, p in model.module.named_parameters()}
         torch.save({"loss": loss.detach(), **gradients}, out / f"{rank}.pt")
         peers.barrier()

@@ -13,7 +13,8 @@ from structlog.contextvars import bound_contextvars
 
 from diptych.ports import free_port
 from services.gateway.circuit import FAILURES, PAUSE_SECONDS, Circuit
-from services.gateway.neighbours import Embedding, Encoder, Index, UnavailableError
+from services.gateway.encoder import Encoder
+from services.gateway.neighbours import Embedding, Index, UnavailableError
 from shared import wire
 from shared.problems import MEDIA_TYPE, Problem
 from shared.schemas import Scoring, ServedModel

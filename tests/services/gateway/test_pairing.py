@@ -59,6 +59,14 @@ def test_among_models_that_fit_equally_the_one_in_use_stays() -> None:
     assert choose(encoder_has("m/2", M1, twin, M2), index_has("i/1", I1), Pair(twin, I1)) == Pair(twin, I1)
 
 
+def test_of_several_encoders_most_decide_as_long_as_the_index_has_what_they_have() -> None:
+    both = encoder_has("m/2", M1, M2)
+    assert choose(both, index_has("i/2", I1, I2), OLD, {"m/1": 3, "m/2": 1}) == OLD
+    assert choose(both, index_has("i/2", I1, I2), OLD, {"m/1": 3, "m/2": 3}) == Pair(M2, I2)
+    assert choose(both, index_has("i/2", I1, I2), OLD, {"m/1": 1, "m/2": 2}) == Pair(M2, I2)
+    assert choose(both, index_has("i/2", I2), OLD, {"m/1": 3, "m/2": 1}) == Pair(M2, I2)
+
+
 def test_nothing_is_chosen_where_nothing_fits() -> None:
     assert choose(encoder_has("m/2", M2), index_has("i/1", I1), OLD) is None
     assert choose(encoder_has(None), index_has("i/1", I1), OLD) is None
