@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,7 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Found = tuple[Float32, Int64]
+_PART = 131_072
 _FEW = 16  # one row in so many, or fewer, are quicker gathered than passed over
 
 
@@ -37,6 +39,22 @@ def nearest(vectors: Float32, queries: Float32, k: int, among: Bool | None = Non
     # What an IndexFlatIP calls, without a copy of the vectors for it.
     faiss.knn_inner_product(*arrays, *sizes, faiss.swig_ptr(scores), faiss.swig_ptr(rows), chosen)
     return scores, rows
+
+
+def nearest_in_parts(vectors: Float32, queries: Float32, k: int) -> Found:
+    """As :func:`nearest`, holding no more than a part of vectors that are mapped from a file."""
+    found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(vectors), _PART):
+        scores, rows = nearest(vectors[start : start + _PART], queries, k)
+        found = best(np.hstack([found[0], scores]), np.hstack([found[1], rows + start]), k)
+        forget(vectors)
+    return found
+
+
+def forget(vectors: Float32) -> None:
+    """Count what was read of vectors that are mapped from a file as this process's memory no longer."""
+    if isinstance(vectors.base, mmap.mmap):
+        vectors.base.madvise(mmap.MADV_DONTNEED)
 
 
 def in_rows(vectors: Float32, queries: Float32, k: int, among: Bool | None = None) -> Found:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.collections.exact import Bool, Float32, Index, Int64, faiss, selector
+from shared.collections.exact import Bool, Float32, Index, Int64, faiss, forget, selector
 from shared.schemas import ShardKind
 
 EXACT_ITEMS = 50_000  # up to so many, exact search answers in a few milliseconds
@@ -68,6 +68,7 @@ def made(kind: ShardKind, vectors: Float32, queries: Float32) -> Index:
         else:
             assigned = np.ascontiguousarray(coarse.search(part, 1)[1])
             inner.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(assigned))
+        forget(vectors)
     index.ntotal = inner.ntotal
     return index
 

@@ -12,6 +12,7 @@ from shared.collections.exact import Bool, Float32, Found, Index
 _FEW = 10_000  # of so many, exact search is quick, and finds all
 _MOST = 8  # exact search is also as quick as fetching one vector in so many
 _AT_ONCE = 65_536  # candidates
+_REMEMBERED = 16_384  # candidates, some pages each, before what was read of the file is let go
 
 
 class Shard(Protocol):
@@ -48,6 +49,7 @@ class SealedShard:
         self._vectors = vectors
         self._effort = effort
         self._refine = refine
+        self._read = 0
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -69,6 +71,10 @@ class SealedShard:
             part = slice(start, start + step)
             found = kinds.nearest(self._index, queries[part], fetched, effort, among)
             scores[part], rows[part] = exact.best(exact.products(self._vectors, queries[part], found), found, k)
+        self._read += len(queries) * fetched
+        if self._read > _REMEMBERED:
+            self._read = 0
+            exact.forget(self._vectors)
         short = np.flatnonzero(np.isneginf(scores[:, -1]))
         if len(short):
             scores[short], rows[short] = exact.nearest(self._vectors, queries[short], k, among)

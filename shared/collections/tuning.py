@@ -30,7 +30,7 @@ def tuned(index: Index, vectors: Float32, queries: Float32, target: float) -> Tu
     the best there is. Its recall is measured on the other half."""
     k = min(K, len(vectors))
     asked, held_out = queries[::2], queries[1::2]
-    worst = exact.nearest(vectors, asked, k)[0][:, -1:]
+    worst = exact.nearest_in_parts(vectors, asked, k)[0][:, -1:]
     chosen, cheapest, best = (kinds.most_effort(index), _FACTORS[-1]), float("inf"), 0.0
     for effort in _efforts(kinds.most_effort(index)):
         if kinds.bytes_read(index, effort) >= cheapest:
@@ -45,7 +45,7 @@ def tuned(index: Index, vectors: Float32, queries: Float32, target: float) -> Tu
                 chosen, best = (effort, factor), float(hits.mean())
                 cheapest = cost if reached else cheapest
     effort, factor = chosen
-    worst = exact.nearest(vectors, held_out, k)[0][:, -1:]
+    worst = exact.nearest_in_parts(vectors, held_out, k)[0][:, -1:]
     found = _good(vectors, held_out, worst, _candidates(index, held_out, k, effort, factor))
     return Tuned(effort, factor, float(np.minimum(found.sum(axis=1), k).mean() / k))
 
