@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import get_args
@@ -127,6 +128,37 @@ def test_an_index_that_was_published_before_still_opens(building: IndexBuilder, 
     images = IndexDirectory.open(tmp_path / "old").images
     assert recall(images.search(QUERIES, 10)[1], TRUTH) == 1
     assert recall(images.search(QUERIES, 10, ["some"])[1], TRUTH, among=np.arange(N) % 10 == 0) == 1
+
+
+def test_a_rebuild_takes_in_live_changes_while_searches_go_on(tmp_path: Path) -> None:
+    first, later = N - 100, range(N - 100, N)
+    model = write_model(tmp_path / "model", dim=DIM)
+    with IndexBuilder(tmp_path / "work", model, tmp_path) as builder:
+        builder.add(_photo(n, VECTORS[n], None) for n in range(first))
+        old = builder.seal(tmp_path / "old", "photos", "1", sealing=Sealing("ivf_sq8"))
+        with closing(Library(tmp_path / "library")) as library:
+            about = {"name": "", "captions": [], "tags": [], "metadata": {}, "bytes": 1, "media_type": "image/png"}
+            for n in later:
+                items = {"images": [Item(f"p{n}", {"name": ""}, VECTORS[n], NO_TOKENS)], "captions": []}
+                library.commit([Put(f"p{n}", b"photo", about, old.fingerprint, items)])
+        served = IndexDirectory.open(tmp_path / "old", library=LibraryReader(tmp_path / "library")).images
+        assert recall(served.search(QUERIES, 10)[1], TRUTH) >= 0.93
+        builder.add(_photo(n, VECTORS[n], None) for n in later)
+
+    def rebuild() -> None:
+        with IndexBuilder(tmp_path / "work", model, tmp_path) as builder:
+            builder.seal(tmp_path / "new", "photos", "2", 100, Sealing("ivf_sq8"))
+
+    answers = []
+    with ThreadPoolExecutor(1) as pool:
+        rebuilding = pool.submit(rebuild)
+        while not rebuilding.done() or not answers:
+            answers.append(recall(served.search(QUERIES, 10)[1], TRUTH))
+        rebuilding.result()
+    assert min(answers) >= 0.93
+    rebuilt = IndexDirectory.open(tmp_path / "new", library=LibraryReader(tmp_path / "library")).images
+    assert len(rebuilt) == N
+    assert recall(rebuilt.search(QUERIES, 10)[1], TRUTH) >= 0.93
 
 
 def test_files_that_do_not_fit_together_are_told(building: IndexBuilder, tmp_path: Path) -> None:
