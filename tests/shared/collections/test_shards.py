@@ -149,7 +149,7 @@ def test_a_rebuild_takes_in_live_changes_while_searches_go_on(tmp_path: Path) ->
         with IndexBuilder(tmp_path / "work", model, tmp_path) as builder:
             builder.seal(tmp_path / "new", "photos", "2", 100, Sealing("ivf_sq8"))
 
-    answers = []
+    answers: list[float] = []
     with ThreadPoolExecutor(1) as pool:
         rebuilding = pool.submit(rebuild)
         while not rebuilding.done() or not answers:
