@@ -43,8 +43,10 @@ class Collection:
                     self._tagged.setdefault(tag, []).append(self._row(number))
             # By row, where there is any.
             self._said = {self._row(number): said for number, said in items.photo_metadata(connection, name)}
-        if (rows := self.snapshot.rows) != manifest.collections.get(name):
-            raise ArtifactError(f"{path} has {rows} {name}, its manifest says {manifest.collections.get(name)}")
+            stored = items.count(connection, name)
+        for rows in (stored, self.snapshot.rows):
+            if rows != manifest.collections.get(name):
+                raise ArtifactError(f"{path} has {rows} {name}, its manifest says {manifest.collections.get(name)}")
         # Of items that came later: their numbers in the library, also when they are removed again, for who is just
         # reading them; and the rows of each photo's items, none once it is removed.
         self._numbers: dict[str, int] = {}
