@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 $(shell test -x $(BIN)/python || rm -f $(VENV)/.installed-*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke train test chaos fuzz audit check results measure bench overload soak performance errors reference docs \
+.PHONY: help demo smoke train test chaos fuzz audit check results measure bench bench-scale overload soak performance errors reference docs \
 	given-flickr8k clean
 
 help: ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(VENV)/.installed-serve ## Search photos in a browser [PHOTOS=DIR | FLICKR8K=DIR] [PORT=8000] [DEMO_PORT=7860]
 	@exec $(BIN)/diptych up \
@@ -61,6 +61,10 @@ docs: $(VENV)/.installed-docs ## Build the documentation's site into site/; a br
 bench: $(VENV)/.installed-dev ## Measure the speed of everything, side by side with others, in about half an hour [PARTS=...] [SECONDS=4]
 	@exec $(BIN)/python -m benchmarks $(PARTS) $(if $(SECONDS),--seconds $(SECONDS))
 	@exec $(BIN)/python -m benchmarks page
+
+bench-scale: $(VENV)/.installed-dev ## Measure every kind of index at size: about 20 GB of disk a million [ITEMS=1000000] [DATA=DIR] [WORK=DIR]
+	@exec $(BIN)/python -m benchmarks scale page --items $(or $(ITEMS),1000000) \
+		$(if $(DATA),--data "$(DATA)") $(if $(WORK),--work "$(WORK)")
 
 overload: $(VENV)/.installed-dev ## Ask for ten times what can be answered, for a minute each
 	@exec $(BIN)/python -m benchmarks overload page

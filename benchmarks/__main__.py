@@ -23,7 +23,7 @@ from benchmarks.bench import Bench, Figures
 from benchmarks.load import LoadGenerator
 
 BENCH = ("encoder", "infinity", "index", "live", "rerank", "gateway", "replicas", "start")
-ALONE = ("overload", "soak")  # each a program of its own, for they take long
+ALONE = ("overload", "soak", "scale")  # each a program of its own, for they take long
 PAGE = "page"
 console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
@@ -34,8 +34,14 @@ def run(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each point is measured.")] = 4.0,
     images: Annotated[int, typer.Option(min=1, help="Photos in the made collection.")] = 8000,
     minutes: Annotated[float, typer.Option(min=0.05, help="How long the soak takes.")] = 15.0,
+    items: Annotated[int, typer.Option(min=20_000, help="Vectors that the scale is measured with.")] = 1_000_000,
+    kind: Annotated[list[str] | None, typer.Option(help="Of the scale: only these kinds, or usearch.")] = None,
+    recall: Annotated[float, typer.Option(min=0.5, max=0.999, help="What the scale's kinds are tuned to.")] = 0.95,
+    data: Annotated[Path | None, typer.Option(help="A data set whose photos and captions the scale uses.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Where the scale's files go: about 20 GB a million items.")] = None,
+    service: Annotated[bool, typer.Option(help="Measure the scale through the index service too.")] = True,
 ) -> None:
-    """Measure the parts (all but overload and soak when none is named)."""
+    """Measure the parts (all but overload, soak and scale when none is named)."""
     chosen = parts or list(BENCH)
     if unknown := set(chosen) - {*BENCH, *ALONE, PAGE}:
         raise typer.BadParameter(f"no part is called {', '.join(sorted(unknown))}")
@@ -50,15 +56,18 @@ def run(
             write(out, out.with_suffix(".md"))
             console.print(f"wrote {out.with_suffix('.md')}")
         else:
-            _measure(part, out, seconds, images, minutes)
+            extra: dict[str, Any] = {"minutes": minutes} if part == "soak" else {}
+            if part == "scale":
+                extra = {"items": items, "recall": recall, "only": kind or (), "data": data, "service": service}
+            _measure(part, out, seconds, images, extra, work)
 
 
-def _measure(part: str, out: Path, seconds: float, images: int, minutes: float) -> None:
+def _measure(part: str, out: Path, seconds: float, images: int, extra: dict[str, Any], place: Path | None) -> None:
     module = import_module(f"benchmarks.parts.{part}")
     table = Table("system", "what", "callers", "batch", "a second", "p50 ms", "p99 ms", "failures", title=part)
     began = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="diptych-bench-") as work,
+        tempfile.TemporaryDirectory(prefix="diptych-bench-", dir=place) as work,
         LoadGenerator() as load,
         console.status(part) as status,
     ):
@@ -69,12 +78,15 @@ def _measure(part: str, out: Path, seconds: float, images: int, minutes: float) 
             status.update(f"{part}: {' '.join(row)}")
 
         bench = Bench(seconds=seconds, images=images, work=Path(work), load=load, say=status.update, show=show)
-        extra: dict[str, Any] = {"minutes": minutes} if part == "soak" else {}
         figures = module.measure(bench, **extra)
     console.print(table)
     command = ["python", "-m", "benchmarks", part, "--seconds", f"{seconds:g}"]
     command += ["--images", str(images)] if images != 8000 else []
-    command += ["--minutes", f"{minutes:g}"] if part == "soak" else []
+    for name, value in extra.items():
+        command += [f"--{name}", f"{value:g}"] if isinstance(value, int | float) and not isinstance(value, bool) else []
+    command += [word for kind in extra.get("only", ()) for word in ("--kind", kind)]
+    command += ["--data", "DIR"] if extra.get("data") else []
+    command += ["--no-service"] if extra.get("service") is False else []
     found = {
         "command": shlex.join(command),
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),

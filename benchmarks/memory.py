@@ -13,7 +13,7 @@ from benchmarks.statistics import slope
 Sample = tuple[float, dict[str, float]]
 
 
-def megabytes(pid: int) -> dict[str, float]:
+def megabytes(pid: int | str) -> dict[str, float]:
     """``rss_mb``, resident now, and ``peak_mb``, the most that ever was. Raises OSError for a process that is gone."""
     lines = (Path("/proc") / str(pid) / "status").read_text(encoding="ascii", errors="replace").splitlines()
     kilobytes = {

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ModelType = Literal["dual", "cross"]
 Cutoff = Literal["none", "auto"]
+ShardKind = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
 
 
 class ImageResult(BaseModel):
@@ -136,6 +137,19 @@ class EncoderStatus(BaseModel):
     problem: str | None = Field(None, description="Why the version the store points to is not being served.")
 
 
+class SealedShard(BaseModel):
+    """How a collection of an index is searched, as it was chosen and tuned when it was sealed."""
+
+    kind: ShardKind
+    parameters: dict[str, int] = Field(
+        default_factory=dict, description="efSearch or nprobe, and how many candidates are refined for each result."
+    )
+    recall_at_10: float = Field(1.0, description="Measured against exact search, with queries that chose nothing.")
+    target: float = Field(1.0, description="The recall that was asked for.")
+    queries: str = Field("", description="What it was tuned and measured with.")
+    build_seconds: float = Field(0.0, description="To train it, to add the items and to tune it.")
+
+
 class ServedIndex(BaseModel):
     """An index version in memory. ``collections`` maps a collection to its number of items."""
 
@@ -145,6 +159,7 @@ class ServedIndex(BaseModel):
     collections: dict[str, int]
     revision: int = Field(0, description="The last change of the collection that can be searched.")
     pending: int = Field(0, description="Photos that wait for this index's model to look at them.")
+    shards: dict[str, SealedShard] = Field(default_factory=dict, description="How each collection is searched.")
 
 
 class IndexStatus(BaseModel):

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from shared.artifacts import ArtifactError, ArtifactStore, IndexManifest, ModelManifest, Ref
-from shared.collections import CAPTIONS, IMAGES, LIBRARIES, IndexBuilder, Item, LibraryReader, Photo
+from shared.collections import CAPTIONS, IMAGES, LIBRARIES, IndexBuilder, Item, LibraryReader, Photo, Sealing
 from shared.engines import Engine, open_engine
 from shared.engines.images import ImageError, pixels
 from shared.engines.texts import TextError, check
@@ -81,6 +81,7 @@ def build(
     batch_size: int = 32,
     threads: int | None = None,
     activate: bool = True,
+    sealing: Sealing | None = None,
     console: Console,
 ) -> Ref:
     """Bring the index in ``work`` up to date with ``source``, publish it and, if asked, serve it.
@@ -124,7 +125,13 @@ def build(
             console.print(f"left out {unusable:,} captions that are empty, too long or not Unicode", highlight=False)
         if counts["images"] == 0:
             raise DataError(f"none of the {len(by_path):,} files in {source.root} could be read as a photo")
-        ref = _publish(store, builder, work / "sealed", name, manifest.fingerprint, revision)
+        ref = _publish(store, builder, work / "sealed", name, manifest.fingerprint, revision, sealing or Sealing())
+    for collection, shard in store.index(ref).shards.items():
+        if shard.kind != "flat":
+            settings = ", ".join(f"{key} {value}" for key, value in shard.parameters.items())
+            said = f"{collection}: {shard.kind} ({settings}), recall at 10 {shard.recall_at_10:.3f}"
+            short = shard.recall_at_10 < shard.target
+            console.print(said + (f", short of {shard.target:g}" if short else ""), highlight=False)
     current = store.current()
     if activate and (current is None or (current.model, current.index) != (str(model), str(ref))):
         store.activate(model, ref)
@@ -282,19 +289,25 @@ def _is_text(text: str) -> bool:
 
 
 def _publish(
-    store: ArtifactStore, builder: IndexBuilder, sealed: Path, name: str, fingerprint: str, library_seq: int
+    store: ArtifactStore,
+    builder: IndexBuilder,
+    sealed: Path,
+    name: str,
+    fingerprint: str,
+    library_seq: int,
+    sealing: Sealing,
 ) -> Ref:
     """Publish by way of the folder ``sealed``, unless the newest version holds the same, unharmed."""
     versions = [m for m in store.published("index") if m.name == name and m.fingerprint == fingerprint]
     newest = versions[-1] if versions else None
-    if isinstance(newest, IndexManifest) and newest.contents == builder.contents(library_seq):
+    if isinstance(newest, IndexManifest) and newest.contents == builder.contents(library_seq, sealing):
         ref = Ref.parse(newest.ref)
         with suppress(ArtifactError):
             store.verify("index", ref)
             return ref
     shutil.rmtree(sealed, ignore_errors=True)
     try:
-        manifest = builder.seal(sealed, name, store.next_version("index", name), library_seq)
+        manifest = builder.seal(sealed, name, store.next_version("index", name), library_seq, sealing)
         store.publish(sealed)
     finally:
         shutil.rmtree(sealed, ignore_errors=True)

@@ -31,6 +31,7 @@ def goals(files: Files) -> list[Goal]:
         "replicas": _replicas,
         "index": _index,
         "live": _live,
+        "scale": _scale,
         "overload": _overload,
         "soak": _soak,
         "chaos": _chaos,
@@ -122,6 +123,13 @@ def _live(found: Figures) -> Iterator[Goal]:
     recall = found["recall_at_10"]
     yield Goal("then recall at 10 against exact search: 1.0", f"{recall:.4f}", recall == 1, "live")
     yield from _against_faiss(found["points"], "live", f"{found['items']:,}")
+
+
+def _scale(found: Figures) -> Iterator[Goal]:
+    if served := found.get("service"):
+        median, recall = served["p50_ms"], served["recall_at_10"]
+        wanted = f"{found['items']:,} items through the index service: median under 5 ms, recall at 10 of at least 0.95"
+        yield Goal(wanted, f"{median:.2f} ms, {recall:.3f} ({served['what']})", median < 5 and recall >= 0.95, "scale")
 
 
 def _overload(found: Figures) -> Iterator[Goal]:

@@ -53,6 +53,12 @@ _SECTIONS: dict[str, tuple[str, str]] = {
         " numbers of rows; the service also reads what is stored about each result.",
     ),
     "live": ("The index while it changes", ""),
+    "scale": (
+        "A collection that grows",
+        "Vectors of the model's real embeddings, between neighbours and with noise of their own shape; the queries are"
+        " held out, and recall is against exact search. Each kind was tuned by other queries as `diptych index build`"
+        " does it. *Raw FAISS* is the same index at the same effort without the vectors that refine its answer.",
+    ),
     "start": ("Cold start and memory", ""),
     "overload": (
         "Overload",
@@ -84,6 +90,7 @@ def write(folder: Path, page: Path) -> None:
         "encoder": _encoder,
         "rerank": _rerank,
         "live": _live,
+        "scale": _scale,
         "start": _start,
         "overload": _overload,
         "soak": _soak,
@@ -159,6 +166,13 @@ def _live(_folder: Path, found: Figures) -> str:
         f" {found['recall_at_10']:.4f}, and among {found['items']:,} items:"
     )
     return _with_memory(f"{said}\n\n{tables.points(found['points'], each='queries')}", found)
+
+
+def _scale(folder: Path, found: Figures) -> str:
+    plots.scale(folder / "scale.svg", found["points"], found["target"])
+    about = "Recall at 10 against queries a second in batches; the figures are those of the table below."
+    made = f"{found['items']:,} items, made of {found['source']}, tuned to a recall of {found['target']:g}."
+    return f"{made}\n\n![{about}]({folder.name}/scale.svg)\n\n{tables.scale(found['points'])}"
 
 
 def _start(_folder: Path, found: Figures) -> str:

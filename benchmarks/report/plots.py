@@ -75,3 +75,19 @@ def soak(path: Path, found: Figures) -> None:
         panel.axvline(found["warm_up_seconds"] / 60, color=GRAY, linewidth=1, linestyle="--")
         panel.set(xlabel="minutes", ylabel="resident MB", ylim=(0, None))
         panel.legend(loc="best", fontsize=9)
+
+
+def scale(path: Path, points: Sequence[Figures], target: float) -> None:
+    """Recall against throughput, a mark for each kind and system."""
+    colours = {"diptych": BLUE, "raw FAISS": ORANGE, "usearch": GREEN}
+    with saved(path, width=8.4, height=3.6, panels=1) as (panel,):
+        for system, colour in colours.items():
+            own = [point for point in points if point["system"] == system]
+            values = [point["throughput"] for point in own]
+            panel.plot(values, [point["recall_at_10"] for point in own], "o", color=colour, label=system)
+            for point in own:
+                at = (point["throughput"], point["recall_at_10"])
+                panel.annotate(point["what"], at, xytext=(4, 4), textcoords="offset points", fontsize=8, color=colour)
+        panel.axhline(target, color=GRAY, linewidth=1, linestyle="--")
+        panel.set(xlabel="queries a second", ylabel="recall at 10", xscale="log")
+        panel.legend(loc="lower left", fontsize=9)

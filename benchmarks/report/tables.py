@@ -78,6 +78,28 @@ def overloads(found: Sequence[Figures]) -> str:
     return table([*head, "afterwards", "MB a minute"], rows)
 
 
+def scale(found: Sequence[Figures]) -> str:
+    """Kinds of shard and other indexes of the same vectors."""
+    rows = [
+        [
+            point["system"],
+            point["what"],
+            f"{point['recall_at_10']:.3f}",
+            f"{point['p50_ms']:.2f}",
+            f"{point['p99_ms']:.2f}",
+            f"{point['throughput']:,.0f}",
+            point.get("batch", "-"),
+            _number(point["memory"].get("rss_mb")),
+            _number(point["memory"].get("anonymous_mb")),
+            _number(point.get("disk_mb")),
+            _number(point.get("build_seconds")),
+        ]
+        for point in found
+    ]
+    head = ["", "", "recall at 10", "median ms", "99th percentile ms", "queries a second", "batch", "resident MB"]
+    return _without_empty([*head, "not of files MB", "index MB", "seconds to build"], rows)
+
+
 def slopes(found: Figures) -> str:
     return table(["process", "MB a minute"], [[name, f"{value:+.2f}"] for name, value in found.items()])
 

@@ -68,7 +68,10 @@ def list_artifacts(store: StoreOption = DEFAULT_STORE) -> None:
                 if isinstance(manifest, ModelManifest):
                     holds = "dual + cross" if manifest.has_reranker else "dual"
                 else:
-                    holds = ", ".join(f"{n:,} {name}" for name, n in manifest.collections.items())
+                    kinds = {
+                        name: f" ({shard.kind})" for name, shard in manifest.shards.items() if shard.kind != "flat"
+                    }
+                    holds = ", ".join(f"{n:,} {name}{kinds.get(name, '')}" for name, n in manifest.collections.items())
                 table.add_row(
                     "serving" if serving else "",
                     kind,

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from diptych.cli.common import DEFAULT_STORE, ModelType, StoreOption, console, extra, told_plainly
+
+
+class Kind(StrEnum):
+    """How vectors are searched: exactly, by a graph, or by lists of whole vectors or of codes."""
+
+    auto = "auto"
+    flat = "flat"
+    hnsw = "hnsw"
+    ivf_flat = "ivf_flat"
+    ivf_sq8 = "ivf_sq8"
+    ivf_pq = "ivf_pq"
+
 
 app = typer.Typer(help="Build indexes of photos and captions.", no_args_is_help=True)
 
@@ -43,16 +57,27 @@ def build(
         ModelType, typer.Option("--model-type", "--model_type", help="cross makes sure that the model can rerank.")
     ] = ModelType.dual,
     name: Annotated[str, typer.Option(help="The index's name in the store.")] = "photos",
+    kind: Annotated[Kind, typer.Option(help="How vectors are searched; auto goes by their number and --memory.")] = (
+        Kind.auto
+    ),
+    memory: Annotated[str, typer.Option(help="What searching may hold in memory, as in 500MB or 4GB.")] = "4GB",
+    recall: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="Of the exact best 10, the share to be found; 1 is exact search.")
+    ] = 0.95,
     activate: Annotated[bool, typer.Option(help="Serve the new index, with its model, at once.")] = True,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Embed photos and captions with a published model and publish the index. What is there already stays."""
+    room = _bytes(memory)
     with extra("serve"):
         from shared.artifacts import ArtifactError, ArtifactStore, Ref
+        from shared.collections import Sealing
+        from shared.schemas import ShardKind
         from training import index_build as job
         from training.data.captioned import DataError
     with told_plainly(ArtifactError, DataError, OSError):
         shelf = ArtifactStore(store)
+        kinds: dict[str, ShardKind] = {one: one for one in get_args(ShardKind)}
         if ckpt is not None:
             published = shelf.publish(ckpt)
             chosen = Ref.parse(published.ref)
@@ -74,6 +99,15 @@ def build(
             name=name,
             batch_size=batch_size,
             activate=activate,
+            sealing=Sealing(kinds.get(kind.value), room, recall),
             console=console,
         )
         console.print(f"index {built} " + ("is being served" if activate else "is published"))
+
+
+def _bytes(text: str) -> int:
+    """Of ``500MB`` or ``4GB``. Raises :class:`typer.BadParameter`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kMGT]?)i?B?", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no amount of memory: write it as 500MB or 4GB")
+    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))

@@ -204,6 +204,7 @@ def _served(index: IndexDirectory) -> ServedIndex:
         collections={"images": len(index.images), "captions": len(index.captions)},
         revision=index.revision,
         pending=len(index.pending),
+        shards=manifest.shards,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from prometheus_client import Histogram
 
 from shared.collections import Collection
-from shared.collections.snapshot import Float32
+from shared.collections.exact import Float32
 
 QUERIES = Histogram(
     "diptych_index_batch_queries",

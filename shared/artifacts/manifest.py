@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
-from shared.schemas import Scoring
+from shared.schemas import Scoring, SealedShard
 
 MANIFEST = "manifest.json"
 TOWERS = "towers.safetensors"
@@ -92,6 +92,7 @@ class IndexManifest(_Common):
     collections: dict[str, int]
     contents: str
     library_seq: int = Field(0, ge=0, description="The last change of the library that went in.")
+    shards: dict[str, SealedShard] = Field(default_factory=dict, description="How each collection is searched.")
 
 
 Manifest = Annotated[ModelManifest | IndexManifest, Field(discriminator="kind")]

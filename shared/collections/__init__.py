@@ -4,6 +4,7 @@ from shared.collections.builder import IndexBuilder, Photo
 from shared.collections.directory import CAPTIONS, IMAGES, Collection, IndexDirectory
 from shared.collections.items import Item
 from shared.collections.library import LIBRARIES, Library, LibraryReader
+from shared.collections.sealed import Sealing
 from shared.collections.snapshot import Snapshot
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Library",
     "LibraryReader",
     "Photo",
+    "Sealing",
     "Snapshot",
 ]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.artifacts import ArtifactError, IndexManifest, ModelManifest, hash_files, write_manifest
-from shared.collections import items
+from shared.collections import items, sealed
 from shared.collections.directory import CAPTIONS, IMAGES
 from shared.collections.items import ITEMS, Item
+from shared.collections.sealed import DEFAULT, Sealing
 
 
 @dataclass(frozen=True)
@@ -131,18 +132,21 @@ class IndexBuilder:
     def counts(self) -> dict[str, int]:
         return {name: items.count(self._connection, name) for name in (IMAGES, CAPTIONS)}
 
-    def contents(self, library_seq: int = 0) -> str:
+    def contents(self, library_seq: int = 0, sealing: Sealing = DEFAULT) -> str:
         """A digest of what has been built: equal digests mean that sealing again would give the same index."""
-        digest = hashlib.sha256(f"{self._photo_root}{library_seq or ''}".encode())
+        how = sealing.digest(self.counts(), self._model.embedding_dim)
+        digest = hashlib.sha256(f"{self._photo_root}{library_seq or ''}{how}".encode())
         statement = "SELECT path, captions, image_id FROM files WHERE problem IS NULL ORDER BY path"
         for row in self._connection.execute(statement):
             digest.update(repr(row).encode())
         return digest.hexdigest()
 
-    def seal(self, target: Path, name: str, version: str, library_seq: int = 0) -> IndexManifest:
+    def seal(
+        self, target: Path, name: str, version: str, library_seq: int = 0, sealing: Sealing = DEFAULT
+    ) -> IndexManifest:
         """Copy what is built so far into an artifact at ``target``, which must not exist. Building can go on after.
 
-        ``library_seq`` is the last change of the library that went in.
+        ``library_seq`` is the last change of the library that went in; ``sealing`` says how it is to be searched.
         """
         if target.exists():
             raise ArtifactError(f"{target} already exists")
@@ -153,17 +157,20 @@ class IndexBuilder:
             self._connection.execute("VACUUM INTO ?", (str(beside / ITEMS),))
             with closing(sqlite3.connect(beside / ITEMS)) as copy:
                 copy.execute("PRAGMA journal_mode = DELETE")
+            counts, dim = self.counts(), self._model.embedding_dim
+            shards = sealed.write(beside, counts, dim, sealing)
             manifest = IndexManifest(
                 name=name,
                 version=version,
                 fingerprint=self._model.fingerprint,
-                embedding_dim=self._model.embedding_dim,
+                embedding_dim=dim,
                 token_dim=self._model.token_dim,
                 model=self._model.ref,
                 photo_root=str(self._photo_root),
-                collections=self.counts(),
-                contents=self.contents(library_seq),
+                collections=counts,
+                contents=self.contents(library_seq, sealing),
                 library_seq=library_seq,
+                shards=shards,
                 files=hash_files(beside),
             )
             write_manifest(beside, manifest)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from shared.artifacts import ArtifactError, IndexManifest, read_manifest, verify_files
-from shared.collections import items
+from shared.collections import items, sealed
+from shared.collections.exact import Bool, Float32
 from shared.collections.items import Item
 from shared.collections.library import LibraryReader, News, Row
-from shared.collections.snapshot import Bool, Float32, Snapshot
 from shared.filters import Filter
 from shared.tokens import TokenFeatures
 
@@ -36,12 +36,17 @@ class Collection:
         self._idle: list[sqlite3.Connection] = []
         weakref.finalize(self, _close, self._idle)  # once nobody is reading any more
         with self._connection() as connection:
-            ids, vectors = items.vectors(connection, name, manifest.embedding_dim)
-            self._tagged = items.tags(connection, name)
-            self._said = items.photo_metadata(connection, name)  # by row, where there is any
-        if len(ids) != manifest.collections.get(name):
-            raise ArtifactError(f"{path} has {len(ids)} {name}, its manifest says {manifest.collections.get(name)}")
-        self.snapshot = Snapshot(ids, vectors)
+            self.snapshot, self._published = sealed.read(path.parent, name, manifest, connection)
+            self._tagged: dict[str, list[int]] = {}  # rows
+            for number, own in items.tags(connection, name):
+                for tag in own:
+                    self._tagged.setdefault(tag, []).append(self._row(number))
+            # By row, where there is any.
+            self._said = {self._row(number): said for number, said in items.photo_metadata(connection, name)}
+            stored = items.count(connection, name)
+        for rows in (stored, self.snapshot.rows):
+            if rows != manifest.collections.get(name):
+                raise ArtifactError(f"{path} has {rows} {name}, its manifest says {manifest.collections.get(name)}")
         # Of items that came later: their numbers in the library, also when they are removed again, for who is just
         # reading them; and the rows of each photo's items, none once it is removed.
         self._numbers: dict[str, int] = {}
@@ -49,6 +54,10 @@ class Collection:
 
     def __len__(self) -> int:
         return len(self.snapshot)
+
+    def _row(self, number: int) -> int:
+        """Of a published item."""
+        return int(np.searchsorted(self._published, number))
 
     def search(
         self, queries: Float32, k: int, tags: Sequence[str] = (), where: Filter | None = None
@@ -144,7 +153,7 @@ class Collection:
                 if one.id in self._rows:
                     removed += self._rows[one.id]
                 else:
-                    removed += items.rows_of_photo(connection, self.name, one.id)
+                    removed += map(self._row, items.numbers_of_photo(connection, self.name, one.id))
                 self._rows[one.id] = []
                 added += [(one, row) for row in one.rows or () if row.collection == self.name]
         first = self.snapshot.rows

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,10 @@ CREATE TABLE IF NOT EXISTS files (
 );
 CREATE INDEX IF NOT EXISTS files_by_image ON files (image_id);
 CREATE INDEX IF NOT EXISTS items_by_image ON items (collection, json_extract(metadata, '$.image_id'));
+CREATE INDEX IF NOT EXISTS items_with_tags ON items (collection, json_extract(metadata, '$.tags'))
+    WHERE json_extract(metadata, '$.tags') <> '[]';
+CREATE INDEX IF NOT EXISTS items_with_metadata ON items (collection, id, json_extract(metadata, '$.metadata'))
+    WHERE json_extract(metadata, '$.metadata') <> '{}';
 """
 _LENGTH_TOLERANCE = 1e-3
 ITEM_COLUMNS = "id, metadata, vector, codes, scales"
@@ -93,21 +97,52 @@ def upsert(connection: sqlite3.Connection, collection: str, items: Iterable[Item
     )
 
 
+class Part(NamedTuple):
+    """Some items: ``numbers`` in rising order, ``vectors`` (n, D)."""
+
+    ids: list[str]
+    numbers: list[int]
+    vectors: Float32
+
+
+def vectors_by(connection: sqlite3.Connection, collection: str, dim: int, n: int) -> Iterator[Part]:
+    """A collection, oldest first, ``n`` items at a time. Raises :class:`ArtifactError` for damaged vectors."""
+    found = connection.execute(
+        "SELECT id, number, vector FROM items WHERE collection = ? ORDER BY number", (collection,)
+    )
+    while rows := found.fetchmany(n):
+        for item_id, _, vector in rows:
+            if len(vector) != 4 * dim:
+                raise ArtifactError(
+                    f"item {item_id!r} of {collection} has {len(vector)} bytes of vector, not {4 * dim}"
+                )
+        ids, numbers, blobs = zip(*rows, strict=True)
+        yield Part(list(ids), list(numbers), np.frombuffer(b"".join(blobs), np.float32).reshape(len(ids), dim))
+
+
 def vectors(connection: sqlite3.Connection, collection: str, dim: int) -> tuple[list[str], Float32]:
     """Ids and vectors (n, D) of a collection, oldest first. Raises :class:`ArtifactError` for damaged vectors."""
     ids: list[str] = []
-    parts: list[bytes] = []
-    for item_id, vector in connection.execute(
-        "SELECT id, vector FROM items WHERE collection = ? ORDER BY number", (collection,)
-    ):
-        if len(vector) != 4 * dim:
-            raise ArtifactError(f"item {item_id!r} of {collection} has {len(vector)} bytes of vector, not {4 * dim}")
-        ids.append(item_id)
-        parts.append(vector)
-    array = np.frombuffer(b"".join(parts), np.float32).reshape(len(ids), dim)
+    parts = [np.empty((0, dim), np.float32)]
+    for part in vectors_by(connection, collection, dim, 8192):
+        ids += part.ids
+        parts.append(part.vectors)
+    array = np.concatenate(parts)
     if not np.isfinite(array).all():
         raise ArtifactError(f"{collection} holds vectors with NaN or infinity; build the index again")
     return ids, array
+
+
+def numbers(connection: sqlite3.Connection, collection: str) -> npt.NDArray[np.int64]:
+    """(n,) of the rows of :func:`vectors`."""
+    found = connection.execute("SELECT number FROM items WHERE collection = ? ORDER BY number", (collection,))
+    return np.fromiter((number for (number,) in found), np.int64)
+
+
+def longest_id(connection: sqlite3.Connection, collection: str) -> int:
+    """In bytes."""
+    statement = "SELECT coalesce(max(length(CAST(id AS BLOB))), 0) FROM items WHERE collection = ?"
+    return int(connection.execute(statement, (collection,)).fetchone()[0])
 
 
 def metadata(connection: sqlite3.Connection, collection: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -130,29 +165,28 @@ def items(connection: sqlite3.Connection, collection: str, ids: Sequence[str], t
     return {row[0]: as_item(row, token_dim) for row in _by_id(connection, ITEM_COLUMNS, collection, ids)}
 
 
-def tags(connection: sqlite3.Connection, collection: str) -> dict[str, list[int]]:
-    """Which of the rows of :func:`vectors` have a tag."""
-    found: dict[str, list[int]] = {}
-    statement = "SELECT json_extract(metadata, '$.tags') FROM items WHERE collection = ? ORDER BY number"
-    for row, (own,) in enumerate(connection.execute(statement, (collection,))):
-        for tag in json.loads(own) if own else ():
-            found.setdefault(tag, []).append(row)
-    return found
-
-
-def photo_metadata(connection: sqlite3.Connection, collection: str) -> dict[int, dict[str, Any]]:
-    """What was said of the photos of the rows of :func:`vectors`, where something was; captions have their photo's."""
-    found: dict[int, dict[str, Any]] = {}
-    own = "items.id" if collection == "images" else "json_extract(items.metadata, '$.image_id')"
+def tags(connection: sqlite3.Connection, collection: str) -> Iterator[tuple[int, list[str]]]:
+    """The numbers of the items that have tags, and those."""
     statement = (
-        "SELECT json_extract(photo.metadata, '$.metadata') FROM items "  # noqa: S608  (no values)
-        f"LEFT JOIN items AS photo ON photo.collection = 'images' AND photo.id = {own} "
-        "WHERE items.collection = ? ORDER BY items.number"
+        "SELECT number, json_extract(metadata, '$.tags') FROM items "
+        "WHERE collection = ? AND json_extract(metadata, '$.tags') <> '[]' ORDER BY number"
     )
-    for row, (text,) in enumerate(connection.execute(statement, (collection,))):
-        if text and (said := json.loads(text)):
-            found[row] = said
-    return found
+    for number, own in connection.execute(statement, (collection,)):
+        yield number, json.loads(own)
+
+
+def photo_metadata(connection: sqlite3.Connection, collection: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The numbers of the items of whose photo something was said, and that; captions have their photo's."""
+    said = "json_extract(photo.metadata, '$.metadata')"
+    statement = f"FROM items AS photo WHERE photo.collection = 'images' AND {said} <> '{{}}'"
+    if collection == "images":
+        statement = f"SELECT number, {said} {statement}"
+    else:
+        # Without the sign, the id's being a text would keep SQLite from the index.
+        own = "own.collection = ? AND json_extract(own.metadata, '$.image_id') = +photo.id"
+        statement = f"SELECT own.number, {said} {statement.replace('WHERE', f'CROSS JOIN items AS own ON {own} WHERE')}"
+    for number, text in connection.execute(statement, () if collection == "images" else (collection,)):
+        yield number, json.loads(text)
 
 
 def page(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
@@ -170,13 +204,11 @@ def captions(connection: sqlite3.Connection, photo: str) -> list[str]:
     return [found for (found,) in connection.execute(statement, (photo,))]
 
 
-def rows_of_photo(connection: sqlite3.Connection, collection: str, photo: str) -> list[int]:
-    """Which of the rows of :func:`vectors` are a photo's own (``images``) or its captions'."""
+def numbers_of_photo(connection: sqlite3.Connection, collection: str, photo: str) -> list[int]:
+    """Of a photo's own item (``images``) or its captions'."""
     own = "id" if collection == "images" else "json_extract(metadata, '$.image_id')"
     statement = f"SELECT number FROM items WHERE collection = ? AND {own} = ?"  # noqa: S608  (no values)
-    found = connection.execute(statement, (collection, photo)).fetchall()
-    before = "SELECT count(*) FROM items WHERE collection = ? AND number < ?"
-    return [int(connection.execute(before, (collection, number)).fetchone()[0]) for (number,) in found]
+    return [number for (number,) in connection.execute(statement, (collection, photo))]
 
 
 def as_row(item: Item) -> tuple[str, str, bytes, bytes, bytes]:

@@ -1,17 +1,19 @@
-"""An immutable set of vectors, searched exactly, in shards side by side; a change makes the next one."""
+"""An immutable set of vectors, searched in shards side by side; a change makes the next one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from shared.collections import exact
+from shared.collections.exact import Bool, Float32, Int64
+from shared.collections.shards import FlatShard, Shard
+
+Ids = npt.NDArray[np.bytes_]  # UTF-8, and no object of Python's for each
 SHARD_SIZE = 250_000
 TAIL_SIZE = 32_768
 _LONGEST = 1e3
@@ -45,28 +47,33 @@ class Snapshot:
     Each vector has a row, counted from 0 in the order in which they came; a removed one keeps its row and is not found.
     """
 
-    def __init__(self, ids: Sequence[str], vectors: Float32, shard_size: int = SHARD_SIZE) -> None:
-        """``vectors`` (n, D) float32, row i belonging to ``ids[i]``."""
-        self.dim = vectors.shape[1]
-        self._ids = list(ids)
-        self._rows = len(vectors)
-        self._removed: Bool | None = None
-        self._starts: list[int] = []
-        self._shards: list[faiss.IndexFlatIP] = []
-        for start in range(0, len(vectors), shard_size):
-            self._seal(start, vectors[start : start + shard_size])
-        self._tail, self._sealed = _Tail(self.dim, 0), len(vectors)
-        self._pool: ThreadPoolExecutor | None = None
+    def __init__(self, ids: Sequence[str] | Ids, vectors: Float32, shard_size: int = SHARD_SIZE) -> None:
+        """``vectors`` (n, D) float32, row i belonging to ``ids[i]``; they are searched exactly."""
+        starts = range(0, len(vectors), shard_size)
+        shards = [FlatShard(np.ascontiguousarray(vectors[start : start + shard_size])) for start in starts]
+        self._begin(as_ids(ids), shards, vectors.shape[1])
 
-    def _seal(self, start: int, vectors: Float32) -> None:
-        shard = faiss.IndexFlatIP(self.dim)
-        shard.add(np.ascontiguousarray(vectors))
-        self._starts.append(start)
-        self._shards.append(shard)
+    @classmethod
+    def sealed(cls, ids: Ids, shard: Shard, dim: int) -> Snapshot:
+        """Searched as ``shard`` does it, until something changes."""
+        made = cls.__new__(cls)
+        made._begin(ids, [shard], dim)
+        return made
+
+    def _begin(self, ids: Ids, shards: Sequence[Shard], dim: int) -> None:
+        self.dim = dim
+        self._first = ids  # those of the shards; of what came later:
+        self._later: list[str] = []
+        self._rows = len(ids)
+        self._found: Bool | None = None  # true where a row has not been removed
+        self._shards = list(shards)
+        self._starts = [0, *np.cumsum([len(shard) for shard in shards])[:-1].tolist()] if shards else []
+        self._tail, self._sealed = _Tail(dim, 0), len(ids)
+        self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         """How many vectors can be found."""
-        return self._rows if self._removed is None else self._rows - int(np.count_nonzero(self._removed))
+        return self._rows if self._found is None else int(np.count_nonzero(self._found))
 
     @property
     def rows(self) -> int:
@@ -76,31 +83,30 @@ class Snapshot:
     @property
     def ids(self) -> list[str]:
         """Of the vectors that can be found, in the order of their rows."""
-        return [
-            one for row, one in enumerate(self._ids[: self._rows]) if self._removed is None or not self._removed[row]
-        ]
+        return [self.id(row) for row in range(self._rows) if self._found is None or self._found[row]]
 
     def id(self, row: int) -> str:
-        return self._ids[row]
+        first = len(self._first)
+        return self._first[row].decode() if row < first else self._later[row - first]
 
     def changed(self, ids: Sequence[str], vectors: Float32, removed: Sequence[int] = ()) -> Snapshot:
         """The next snapshot: with ``vectors`` (n, D) in new rows, and without the rows ``removed``. To be called by one
         writer at a time; every :data:`TAIL_SIZE` vectors become a shard of FAISS's."""
-        after = Snapshot((), np.empty((0, self.dim), np.float32))
-        after._ids = self._ids if len(self._ids) == self._rows else self._ids[: self._rows]
-        after._ids.extend(ids)
+        after = copy(self)
+        later = self._rows - len(self._first)
+        after._later = self._later if len(self._later) == later else self._later[:later]
+        after._later.extend(ids)
         after._rows = self._rows + len(vectors)
-        after._starts, after._shards, after._sealed = list(self._starts), list(self._shards), self._sealed
         after._tail = self._tail.appended(self._rows - self._sealed, vectors)
         if after._rows - after._sealed >= TAIL_SIZE:
-            after._seal(after._sealed, after._tail.first(after._rows - after._sealed))
+            after._shards = [*self._shards, FlatShard(after._tail.first(after._rows - after._sealed).copy())]
+            after._starts = [*self._starts, after._sealed]
             after._tail, after._sealed = _Tail(self.dim, 0), after._rows
-        if self._removed is not None or len(removed):
-            after._removed = np.zeros(after._rows, np.bool_)
-            if self._removed is not None:
-                after._removed[: self._rows] = self._removed
-            after._removed[list(removed)] = True
-        after._pool = self._pool
+        if self._found is not None or len(removed):
+            after._found = np.ones(after._rows, np.bool_)
+            if self._found is not None:
+                after._found[: self._rows] = self._found
+            after._found[list(removed)] = False
         return after
 
     def search(self, queries: Float32, k: int, among: Bool | None = None) -> tuple[Float32, Int64]:
@@ -115,10 +121,10 @@ class Snapshot:
             raise ValueError(f"queries are {queries.shape}; this index has {self.dim} dimensions")
         if not (np.abs(queries) <= _LONGEST).all():  # catches NaN too
             raise ValueError(f"a query holds NaN, infinity or values over {_LONGEST:g}; unit vectors are needed")
-        if among is not None and self._removed is not None:
-            among = among & ~self._removed
-        elif among is None and self._removed is not None:
-            among = ~self._removed
+        if among is None:
+            among = self._found
+        elif self._found is not None:
+            among = among & self._found
         total = self._rows if among is None else int(np.count_nonzero(among))
         k = min(k, total)
         queries = np.ascontiguousarray(queries, np.float32)
@@ -147,7 +153,7 @@ class Snapshot:
 
         def one(place: int) -> tuple[Float32, Int64]:
             start, shard = self._starts[place], self._shards[place]
-            scores, rows = _in_shard(shard, queries, k, None if among is None else among[start : start + shard.ntotal])
+            scores, rows = shard.search(queries, k, None if among is None else among[start : start + len(shard)])
             return scores, rows + start
 
         places = range(len(self._shards))
@@ -156,39 +162,16 @@ class Snapshot:
         parts = list(map(one, places) if self._pool is None else self._pool.map(one, places))
         if self._rows > self._sealed:
             tail = self._tail.first(self._rows - self._sealed)
-            scores, rows = _in_tail(tail, queries, k, None if among is None else among[self._sealed :])
+            scores, rows = exact.in_rows(tail, queries, k, None if among is None else among[self._sealed :])
             parts.append((scores, rows + self._sealed))
         if len(parts) == 1 and not self._shards:
             return parts[0]
         scores = np.concatenate([part[0] for part in parts], axis=1)
         rows = np.concatenate([part[1] for part in parts], axis=1)
-        return _sorted(scores, rows, k)
+        return exact.best(scores, rows, k)
 
 
-def _in_shard(shard: faiss.IndexFlatIP, queries: Float32, k: int, among: Bool | None) -> tuple[Float32, Int64]:
-    if among is None or among.all():
-        found: tuple[Float32, Int64] = shard.search(queries, min(k, shard.ntotal))
-        return found
-    count = int(np.count_nonzero(among))
-    if count == 0:
-        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    # FAISS's own annotations are those of the C++ functions that its Python wrappers hide.
-    selector = faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))  # type: ignore[call-arg,arg-type]
-    found = shard.search(queries, min(k, count), params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
-    return found
-
-
-def _in_tail(tail: Float32, queries: Float32, k: int, among: Bool | None) -> tuple[Float32, Int64]:
-    rows = np.arange(len(tail)) if among is None else np.flatnonzero(among)
-    scores = queries @ (tail if among is None else tail[rows]).T
-    if k < len(rows):
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        scores, chosen = np.take_along_axis(scores, best, axis=1), rows[best]
-    else:
-        chosen = np.broadcast_to(rows, scores.shape)
-    return _sorted(scores, chosen, k)
-
-
-def _sorted(scores: Float32, rows: Int64, k: int) -> tuple[Float32, Int64]:
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+def as_ids(ids: Sequence[str] | Ids) -> Ids:
+    if isinstance(ids, np.ndarray):
+        return ids
+    return np.array([one.encode() for one in ids], np.bytes_)

@@ -54,7 +54,14 @@ def _made() -> dict[str, Any]:
         "memory": [(0.0, {"gateway": 90.0}), (60.0, {"gateway": 92.0})],
     }
     memory = {"gateway": {"rss_mb": 90.0, "peak_mb": 95.0}, "encoder": {"rss_mb": 200.0, "peak_mb": 210.0}}
+    kinds = [
+        _point("diptych", "ivf_sq8", 900.0, recall_at_10=0.96, memory=memory["gateway"], build_seconds=12.0),
+        _point("raw FAISS", "ivf_sq8", 990.0, recall_at_10=0.9, memory=memory["gateway"]),
+    ]
+    served = _point("index service", "ivf_sq8", 300.0, recall_at_10=0.96, memory=memory["gateway"])
+    scale = {"points": [*kinds, served], "service": served, "items": 1000, "target": 0.95, "source": "made captions"}
     return {
+        "scale": scale,
         "gateway": {"points": gateway, "memory": memory, "images": 8000},
         "encoder": {"points": encoder},
         "replicas": {"points": [_point("diptych", "", 50.0 * count, encoders=count) for count in (1, 2)]},
@@ -112,6 +119,8 @@ def test_what_was_wanted_is_compared_with_what_was_measured(results: Path) -> No
     assert _row(text, "overload, text to image, dual: goodput") == ["0.95", "yes"]
     assert _row(text, "soak at full load") == ["+2.00 MB a minute over 15 minutes", "**no**"]
     assert _row(text, "all") == ["290", "305"]
+    assert _row(text, "1,000 items through the index service") == ["10.00 ms, 0.960 (ivf_sq8)", "**no**"]
+    assert _row(text, "raw FAISS") == ["ivf_sq8", "0.900", "10.00", "20.00", "990", "90.0", "-"]
 
 
 def test_only_what_was_measured_is_shown(results: Path) -> None:
@@ -133,7 +142,7 @@ def test_other_machines_are_told_apart(results: Path) -> None:
 
 def test_plots_can_be_read_on_white_and_on_black(results: Path) -> None:
     text = _page(results)
-    for name in ("gateway", "encoder", "overload", "soak"):
+    for name in ("gateway", "encoder", "scale", "overload", "soak"):
         drawn = (results / f"{name}.svg").read_text(encoding="utf-8")
         ElementTree.fromstring(drawn)
         assert not re.search(r"#(000000|ffffff)\b", drawn)

@@ -188,7 +188,8 @@ def test_an_index_is_sealed_whole_and_building_goes_on(builder: IndexBuilder, ro
     builder.add([photo(root, "0.png", ["zero"])])
     manifest = builder.seal(tmp_path / "one", "photos", "1")
     assert manifest.collections == {"images": 1, "captions": 1}
-    assert sorted(file.name for file in (tmp_path / "one").iterdir()) == ["items.sqlite", "manifest.json"]
+    beside = {f"{name}.{what}.npy" for name in ("images", "captions") for what in ("ids", "numbers", "vectors")}
+    assert {file.name for file in (tmp_path / "one").iterdir()} == {"items.sqlite", "manifest.json", *beside}
     verify_files(tmp_path / "one", manifest)
     builder.add([photo(root, "1.png", ["one"])])
     builder.seal(tmp_path / "two", "photos", "2")
