@@ -78,8 +78,8 @@ def verify(
             step(len(ids))
 
 
-def in_milvus(manifest: IndexManifest, access: MilvusSettings) -> dict[str, MilvusItems]:
-    """Both collections of an index that is, or will be, in Milvus; they are made when they are missing."""
+def in_milvus(manifest: IndexManifest, access: MilvusSettings, *, writable: bool = False) -> dict[str, MilvusItems]:
+    """Both collections of an index that is, or with ``writable`` will be, in Milvus."""
     assert manifest.engine is not None
     milvus = Milvus(manifest.engine, access)
     sides = {
@@ -87,7 +87,7 @@ def in_milvus(manifest: IndexManifest, access: MilvusSettings) -> dict[str, Milv
         for name in (IMAGES, CAPTIONS)
     }
     for side in sides.values():
-        if not side.exists():
+        if writable and not side.exists():
             side.create()
         side.open()
     return sides

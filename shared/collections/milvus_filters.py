@@ -66,7 +66,7 @@ def _bound(key: str, bound: str, limit: float) -> str:
     try:
         near = float(limit)
     except OverflowError:
-        near = math.copysign(sys.float_info.max, limit)
+        near = sys.float_info.max if limit > 0 else -sys.float_info.max
     sign = _SIGNS[bound]
     if near != limit:
         sign = (">" if near < limit else ">=") if bound[0] == "g" else ("<=" if near < limit else "<")
@@ -85,7 +85,9 @@ def _numbers(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_scalar(value: Any) -> bool:

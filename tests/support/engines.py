@@ -22,7 +22,7 @@ def move_to_milvus(index: Path, uri: str) -> IndexManifest:
     assert isinstance(manifest, IndexManifest)
     prefix = "t" + hashlib.sha256(str(index).encode()).hexdigest()[:16]
     moved = manifest.model_copy(update={"engine": MilvusEngine(uri=uri, prefix=prefix), "files": {}})
-    source, target = in_files(index, manifest), in_milvus(moved, MilvusSettings())
+    source, target = in_files(index, manifest), in_milvus(moved, MilvusSettings(), writable=True)
     copy(source, target, manifest.collections)
     verify(source, target, manifest.collections)
     (index / "items.sqlite").unlink()
