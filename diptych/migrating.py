@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -91,7 +91,7 @@ class Move:
 
     def _moved(self, engine: MilvusEngine | None) -> IndexManifest:
         version = self._store.next_version("index", self._manifest.name)
-        changes = {"version": version, "engine": engine, "files": {}, "created_at": datetime.now(UTC)}
+        changes: dict[str, Any] = {"version": version, "engine": engine, "files": {}, "created_at": datetime.now(UTC)}
         return self._manifest.model_copy(update=changes)
 
     def _publish(self, folder: Path, manifest: IndexManifest) -> Ref:

@@ -13,7 +13,7 @@ from shared.collections import IndexDirectory
 from shared.collections.library import Put
 from shared.collections.migration import copy, in_files, in_milvus, verify
 from shared.settings import MilvusSettings
-from tests.support.small import DIM, item
+from tests.support.small import item
 
 
 def move_to_milvus(index: Path, uri: str) -> IndexManifest:
@@ -32,7 +32,7 @@ def move_to_milvus(index: Path, uri: str) -> IndexManifest:
 
 def all_ids(index: IndexDirectory, collection: str = "images") -> list[str]:
     """Whatever can be found."""
-    queries = np.eye(1, DIM, dtype=np.float32)
+    queries = np.eye(1, index.manifest.embedding_dim, dtype=np.float32)
     return sorted(index.collection(collection).search(queries, 10_000)[1][0])
 
 

@@ -49,7 +49,10 @@ async def http(settings: IndexSettings) -> AsyncIterator[httpx.AsyncClient]:
 
 def change(model: ModelManifest, photo_id: str, content: str, **about: Any) -> bytes:
     made, caption = item(f"{photo_id} {content}"), item(f"{content} caption")
-    tensors = {"photo": np.frombuffer(content.encode(), np.uint8), "embedding": made.vector[None]}
+    tensors: dict[str, wire.Array] = {
+        "photo": np.frombuffer(content.encode(), np.uint8),
+        "embedding": made.vector[None],
+    }
     tensors |= {"captions_embedding": caption.vector[None]}
     tensors |= tokens.to_tensors([made.tokens]) | tokens.to_tensors([caption.tokens], "captions_")
     meta = {"fingerprint": model.fingerprint, "name": f"{photo_id}.png", "captions": [content], **about}

@@ -13,6 +13,7 @@ import pytest
 
 from shared.artifacts import ArtifactError, hash_files, read_manifest, write_manifest
 from shared.collections import IndexBuilder, IndexDirectory
+from tests.support.engines import all_ids
 from tests.support.small import DIM, photo, write_index, write_model, write_photos
 
 
@@ -47,7 +48,7 @@ def test_an_index_that_nobody_uses_any_more_closes_its_files(index: Path) -> Non
         )
 
     opened = IndexDirectory.open(index)
-    opened.images.metadata(opened.images.snapshot.ids)
+    opened.images.metadata(all_ids(opened))
     assert held() > 0
     del opened
     gc.collect()
@@ -128,11 +129,11 @@ def test_no_photo_path_leads_out_of_the_folder(index: Path, root: Path, tmp_path
     alter(index, "UPDATE items SET metadata = json_set(metadata, '$.path', ?) WHERE number = 1", path)
     opened = IndexDirectory.open(index)
     with pytest.raises(FileNotFoundError):
-        opened.photo(opened.images.snapshot.ids[0])
+        opened.photo(str(photo(root, "0.png").image_id))
 
 
 def test_a_link_within_the_folder_is_followed(index: Path, root: Path) -> None:
     (root / "0.png").rename(root / "real.png")
     (root / "0.png").symlink_to(root / "real.png")
     opened = IndexDirectory.open(index)
-    assert opened.photo(opened.images.snapshot.ids[0]) == (root / "real.png").resolve()
+    assert opened.photo(str(photo(root, "0.png").image_id)) == (root / "real.png").resolve()

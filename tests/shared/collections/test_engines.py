@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -230,7 +230,7 @@ FILTERS = [
     '{"n": {"lt": 1' + "0" * 400 + "}}", '{"n": {"gte": 2}, "place": "Rome"}', '{"\\"] == 1 or \'": 1}',
     '{"place": "\\" or id != \\""}', '{"n": []}', '{"nothing": {"lt": 5}}', '{"n": 0}', '{"n": -0.0}',
 ]  # fmt: skip
-SAID = [
+SAID: list[dict[str, Any]] = [
     {}, {"place": "Rome"}, {"place": None}, {"place": ["Rome", "Kiel"], "n": 2}, {"place": {"Rome": 1}}, {"n": 1},
     {"n": 1.0}, {"n": True}, {"n": "1"}, {"n": [1, 5]}, {"n": [True, "3"]}, {"n": [[2]]}, {"n": 2.5, "place": "Rome"},
     {"n": 2**53}, {"n": 2**53 + 1}, {"n": [2**53 + 1]}, {"n": 10**400}, {"n": -(10**400)}, {"n": 1e300}, {"n": -1e301},

@@ -17,7 +17,7 @@ from shared.artifacts import ArtifactError, ModelManifest
 from shared.collections import IndexDirectory, Library, LibraryReader
 from shared.collections.backup import backup, restore
 from shared.collections.library import Embedded, FullError, Remove
-from tests.support.engines import put
+from tests.support.engines import all_ids, put
 from tests.support.small import DIM, TOKEN_DIM, files_of_at_most, vectors, write_index, write_model, write_photos
 
 
@@ -151,7 +151,7 @@ def test_a_library_begun_anew_goes_on_after_what_an_index_has_taken_in(library: 
 def test_a_backup_is_the_library_as_it_was_and_going_back_undoes_what_came_after(
     tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
 ) -> None:
-    base = set(index.images.snapshot.ids)
+    base = set(all_ids(index))
     library.commit([put(model, "kept", "first"), put(model, "changed", "before"), Remove(min(base))])
     assert backup(library.directory, tmp_path / "copy") == 2
     library.commit([put(model, "changed", "after"), put(model, "new", "third"), Remove("kept")])
