@@ -14,6 +14,6 @@ lock() {
 }
 
 lock dev "$@"
-for role in encoder encoder-torch index gateway demo otel serve train docs; do
+for role in encoder encoder-torch index index-milvus gateway demo otel serve train docs; do
     lock "$role" --constraints deploy/requirements/dev.txt
 done

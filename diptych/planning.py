@@ -31,8 +31,8 @@ class PlanError(Exception):
 @dataclass(frozen=True)
 class Wanted:
     """``items`` photos with ``captions`` each; ``qps`` text queries a second at the peak, of which the share ``cached``
-    was asked before; ``memory_bytes`` and ``cores`` of one machine; ``recall`` at 10, 0 to 1. ``kind`` is chosen when it
-    is None."""
+    was asked before; ``memory_bytes`` and ``cores`` of one machine; ``recall`` at 10, 0 to 1. ``kind`` None
+    means that it is chosen."""
 
     items: int
     qps: float
@@ -81,8 +81,8 @@ def plan(wanted: Wanted, folder: Path = MEASURED) -> Plan:
         rows + shards.value,
         "MB",
         shards.basis,
-        f"{stored['photo'] / 1000:.1f} kB a photo and {stored['caption'] / 1000:.1f} a caption with their tokens, their "
-        "vectors once more, and the shards; not the photos themselves",
+        f"{stored['photo'] / 1000:.1f} kB a photo and {stored['caption'] / 1000:.1f} a caption with their tokens, "
+        "their vectors once more, and the shards; not the photos themselves",
     )
     rate = measured.rates
     asked = wanted.qps * (1 - wanted.cached)
@@ -128,8 +128,8 @@ def _notes(wanted: Wanted, measured: Measured, kind: ShardKind, lines: Sequence[
     memory = lines[0].value * 1e6
     if memory > wanted.memory_bytes:
         notes.append(
-            f"one machine's {wanted.memory_bytes / 1e9:.1f} GB do not hold it: give it more, or move the index to Milvus "
-            f"(diptych index migrate) on about {math.ceil(memory / wanted.memory_bytes)} such machines (extrapolated)"
+            f"one machine's {wanted.memory_bytes / 1e9:.1f} GB do not hold it: give it more, or move the index to "
+            f"Milvus (diptych index migrate) on about {math.ceil(memory / wanted.memory_bytes)} such machines"
         )
     if wanted.recall > measured.target:
         notes.append(
@@ -187,19 +187,19 @@ class Measured:
     @cached_property
     def stored(self) -> Mapping[str, float]:
         """Bytes of a photo and of a caption in the item store, tokens included."""
-        return self._figures("index", "stored_bytes")
+        found: dict[str, float] = self._figures("index", "stored_bytes")
+        return found
 
     @cached_property
     def rates(self) -> Mapping[str, float]:
         """What one core does in a second, and how long the search takes that the index's rate includes."""
 
         def best(name: str, **about: object) -> float:
-            points = [
-                p for p in self._figures(name, "points") if all(p.get(key) == value for key, value in about.items())
-            ]
+            points = [p for p in self._figures(name, "points") if about.items() <= p.items()]
             if not points:
                 raise PlanError(f"{self._folder / name}.json does not say what is needed: make bench PARTS={name}")
-            return float(max(point["throughput"] for point in points)) / self._read(name)["machine"]["cores"]
+            cores: int = self._read(name)["machine"]["cores"]
+            return float(max(point["throughput"] for point in points)) / cores
 
         return {
             "text": best("encoder", system="encoder", what="text"),

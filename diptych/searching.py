@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from diptych import Client, shipped
 from shared.artifacts import ArtifactError, ArtifactStore, Ref
-from shared.collections import LIBRARIES, Collection, IndexDirectory, LibraryReader
+from shared.collections import LIBRARIES, IndexDirectory, LibraryReader, VectorCollection
 from shared.engines import open_engine
 from shared.engines.engine import Float32
 from shared.engines.images import ImageError, decode, pixels
 from shared.engines.texts import TextError
 from shared.schemas import CaptionResult, ImageResult, ImageToTextResponse, ModelType, TextToImageResponse
 from shared.scoring import Cut, rank_cross, rank_dual
+from shared.settings import MilvusSettings
 from shared.tokens import TokenFeatures
 
 # The gateway's defaults: what the cross model reranks when fewer, and when more, results are asked for.
@@ -68,7 +69,7 @@ class _StoreSearcher:
             )
         index = Ref.parse(current.index)
         library = LibraryReader(store / LIBRARIES / index.name)
-        self._index = IndexDirectory.open(shelf.path("index", index), library=library)
+        self._index = IndexDirectory.open(shelf.path("index", index), library=library, milvus=MilvusSettings())
         self._engine = open_engine(shipped.current_model(store))
         if self._index.manifest.fingerprint != self._engine.manifest.fingerprint:
             raise ArtifactError(f"index {current.index} was not built by model {current.model}")
@@ -147,7 +148,7 @@ class _StoreSearcher:
         }
 
 
-def _nearest(store: Collection, vector: Float32, depth: int) -> tuple[Float32, list[str]]:
+def _nearest(store: VectorCollection, vector: Float32, depth: int) -> tuple[Float32, list[str]]:
     """Cosines and ids of the ``depth`` nearest items. Of captions with the same words only the first counts."""
     asked = depth
     while True:

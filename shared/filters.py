@@ -29,12 +29,13 @@ _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
 
 class Filter:
     """A filter that was read and checked; ``text`` is the same for all that are written alike but for order and
-    space."""
+    space, and ``fields`` is what was wanted of each field, as it was written."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         """Raises ValueError."""
         if len(fields) > MOST_FIELDS:
             raise ValueError(f"filter: {len(fields)} fields are over the limit of {MOST_FIELDS}")
+        self.fields = dict(fields)
         self._fields = {name: _condition(name, wanted) for name, wanted in fields.items()}
         self.text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         if len(self.text) > MOST_CHARS:  # it travels in the address of a request

@@ -123,7 +123,8 @@ CATALOGUE: dict[str, Kind] = {
         503,
         "A service this one depends on is not answering",
         "Encoder or index refused the connection, broke it, answered nonsense, or did not answer in time. After three "
-        "time-outs in a row requests are refused at once, but for one every two seconds that tries again.",
+        "time-outs in a row requests are refused at once, but for one every two seconds that tries again. From the "
+        "index: the Milvus that it is in does not answer; a change is stored then, and can be searched later.",
         "Ask again after `Retry-After`; when it stays, start the service that `detail` names, or read its log.",
     ),
     "no-reranker": Kind(

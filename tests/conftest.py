@@ -27,3 +27,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """36 captioned photos in the plain layout. Read-only."""
     return captioned_folder(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session")
+def milvus_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Milvus Lite for all tests of the session; it starts when it is first asked and ends with the process."""
+    return str(tmp_path_factory.mktemp("milvus") / "lite.db")

@@ -1,9 +1,11 @@
 # Build from the repository's root: docker build -f deploy/docker/index.Dockerfile .
+# With --build-arg LOCK=index-milvus it can serve from Milvus.
 FROM python:3.12-slim AS packages
-COPY deploy/requirements/index.txt deploy/requirements/otel.txt /requirements/
+ARG LOCK=index
+COPY deploy/requirements/${LOCK}.txt deploy/requirements/otel.txt /requirements/
 RUN python -m venv --without-pip /venv \
  && pip --python /venv/bin/python install --no-cache-dir --require-hashes \
-    -r /requirements/index.txt -r /requirements/otel.txt
+    -r /requirements/${LOCK}.txt -r /requirements/otel.txt
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --home-dir /tmp --no-create-home diptych \

@@ -26,9 +26,19 @@ class Kind(StrEnum):
 app = typer.Typer(help="Build indexes of photos and captions.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps ``build`` a subcommand while it is the only one."""
+class Engine(StrEnum):
+    """What holds an index: files beside its manifest, or Milvus."""
+
+    embedded = "embedded"
+    milvus = "milvus"
+
+
+class IndexType(StrEnum):
+    """How Milvus searches: FLAT is exact."""
+
+    flat = "FLAT"
+    hnsw = "HNSW"
+    auto = "AUTOINDEX"
 
 
 @app.command()
@@ -111,3 +121,42 @@ def _bytes(text: str) -> int:
     if found is None:
         raise typer.BadParameter(f"{text!r} is no amount of memory: write it as 500MB or 4GB")
     return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+
+
+@app.command()
+def migrate(
+    ref: Annotated[str, typer.Argument(help="A published index, NAME/VERSION.")],
+    to: Annotated[Engine, typer.Option(help="The engine to move it to.")],
+    uri: Annotated[
+        str | None,
+        typer.Option(envvar="DIPTYCH_MILVUS_URI", help="Where Milvus is: http://HOST:19530, or a file NAME.db."),
+    ] = None,
+    index_type: Annotated[IndexType, typer.Option("--index-type", help="Milvus's index; FLAT is exact.")] = (
+        IndexType.flat
+    ),
+    index_dir: Annotated[
+        Path, typer.Option("--index-dir", "--index_dir", help="Working folder; what was cut off goes on here.")
+    ] = Path(".diptych/build"),
+    activate: Annotated[bool, typer.Option(help="Serve the moved index at once.")] = True,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Publish an index again in another engine, compared item by item. The same command goes on after a kill.
+
+    Milvus's token is read from DIPTYCH_MILVUS_TOKEN, or the file of that name in DIPTYCH_SECRETS_DIR.
+    """
+    with extra("index,milvus"):
+        from diptych import migrating as job
+        from shared.artifacts import ArtifactError, ArtifactStore, Ref
+        from shared.settings import MilvusSettings
+    with told_plainly(ArtifactError, ValueError, OSError):
+        access = MilvusSettings() if uri is None else MilvusSettings(milvus_uri=uri)
+        move = job.Move(ArtifactStore(store), Ref.parse(ref), access, index_dir, console)
+        if to is Engine.milvus:
+            if uri is None:
+                raise ArtifactError("say where Milvus is: --uri http://HOST:19530, or --uri FOLDER/NAME.db")
+            moved = move.to_milvus(uri, index_type.value)
+        else:
+            moved = move.to_files()
+        if activate:
+            move.activate(moved)
+        console.print(f"index {moved} " + ("is being served" if activate else "is published"))

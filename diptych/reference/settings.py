@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
 from diptych.reference.markdown import code, document, table
 from services.demo.settings import DemoSettings
@@ -83,7 +84,7 @@ def _meaning(settings: type[ServiceSettings], name: str) -> str:
     fields = [
         base.model_fields[name]
         for base in settings.__mro__
-        if issubclass(base, ServiceSettings) and name in base.model_fields
+        if issubclass(base, BaseSettings) and name in base.model_fields
     ]
     return next((field.description for field in fields if field.description), "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,14 +18,15 @@ from services.index.batches import Batches
 from services.index.changes import change_routes
 from services.index.embeddings import embedding_routes
 from services.index.photos import IndexRef, photo_routes
+from services.index.searching import find
 from services.index.settings import IndexSettings
-from services.index.writer import Writer
-from shared import tokens, wire
+from services.index.writer import Writer, keep_up
+from shared import wire
 from shared.artifacts import ArtifactError, ArtifactStore, Deployment, Ref
-from shared.collections import LIBRARIES, Collection, IndexDirectory
+from shared.collections import LIBRARIES, IndexDirectory
 from shared.docs import gives, takes
 from shared.filters import Filter
-from shared.http import ANY_PROBLEM, create_app, run
+from shared.http import ANY_PROBLEM, create_app, problem_response, run
 from shared.problems import Problem
 from shared.schemas import IndexStatus, ServedIndex
 from shared.watch import VersionWatcher
@@ -55,7 +56,7 @@ def create(settings: IndexSettings) -> FastAPI:
     watcher: VersionWatcher[IndexDirectory] = VersionWatcher(
         store,
         lambda deployment: deployment.index,
-        lambda deployment: _load(store, deployment, settings.photos, writer),
+        lambda deployment: _load(store, deployment, settings, writer),
         missing=MISSING.format(store=settings.store),
         poll_seconds=settings.poll_seconds,
         retire_seconds=settings.retire_seconds,
@@ -66,12 +67,13 @@ def create(settings: IndexSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watcher.run())
+        tasks = [asyncio.create_task(work) for work in (watcher.run(), keep_up(watcher, settings.poll_seconds))]
         async with writer.running():
             yield
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     app = create_app(
         "index",
@@ -82,6 +84,10 @@ def create(settings: IndexSettings) -> FastAPI:
         responses=ANY_PROBLEM,
     )
     _measure(watcher, settings.store)
+
+    @app.exception_handler(ArtifactError)
+    async def engine_away(_request: Request, error: ArtifactError) -> Response:
+        return problem_response(Problem("neighbour-unavailable", str(error), retry_after=5))
 
     @app.get("/status", summary="What is loaded")
     async def status() -> IndexStatus:
@@ -118,13 +124,9 @@ def create(settings: IndexSettings) -> FastAPI:
         with SEARCH.labels(collection).time():
             try:
                 fields = None if where is None else Filter.parse(where)
-                if tag or fields is not None:
-                    scores, ids = await asyncio.to_thread(searched.search, queries, k, tag or (), fields)
-                else:
-                    scores, ids = await batches.search(searched, queries, k)
+                scores, tensors, items = await find(batches, searched, queries, k, tag or (), fields, with_tokens)
             except ValueError as error:
                 raise Problem("invalid-request", str(error)) from error
-            tensors, items = await asyncio.to_thread(_read, searched, ids, with_tokens)
         meta = {"index": ref, "fingerprint": found.manifest.fingerprint, "items": items}
         return Response(wire.pack({"scores": scores, **tensors}, meta), media_type=wire.MEDIA_TYPE)
 
@@ -160,10 +162,12 @@ def _check_size(queries: int, k: int, settings: IndexSettings) -> None:
         )
 
 
-def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, writer: Writer) -> IndexDirectory:
+def _load(store: ArtifactStore, deployment: Deployment, settings: IndexSettings, writer: Writer) -> IndexDirectory:
     assert deployment.index is not None
     ref = Ref.parse(deployment.index)
-    loaded = IndexDirectory.open(store.path("index", ref), photo_root=photos, library=writer.reader(ref.name))
+    loaded = IndexDirectory.open(
+        store.path("index", ref), photo_root=settings.photos, library=writer.reader(ref.name), milvus=settings
+    )
     if loaded.manifest.fingerprint != deployment.fingerprint:
         raise ArtifactError(
             f"it was built by model {loaded.manifest.model} (fingerprint {loaded.manifest.fingerprint[:12]}), but "
@@ -172,20 +176,6 @@ def _load(store: ArtifactStore, deployment: Deployment, photos: Path | None, wri
         )
     writer.follow(loaded)
     return loaded
-
-
-def _read(
-    collection: Collection, ids: Sequence[Sequence[str]], with_tokens: bool
-) -> tuple[dict[str, wire.Array], list[list[dict[str, Any]]]]:
-    """What is stored of each query's items: tokens where they are wanted, and the rest."""
-    tensors: dict[str, wire.Array] = {}
-    if with_tokens:
-        tensors = tokens.to_tensors([found for line in ids for found in collection.tokens(line)])
-    items = [
-        [{"id": item_id, **about} for item_id, about in zip(line, collection.metadata(line), strict=True)]
-        for line in ids
-    ]
-    return tensors, items
 
 
 def _item(index: IndexDirectory, collection: str, item_id: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from prometheus_client import Histogram
 
-from shared.collections import Collection
+from shared.collections import VectorCollection
 from shared.collections.exact import Float32
 
 QUERIES = Histogram(
@@ -34,11 +34,11 @@ class Batches:
 
     def __init__(self, most: int = 256) -> None:
         self._most = most
-        self._queues: dict[Collection, deque[_Waiting]] = {}  # of those collections that are being searched
+        self._queues: dict[VectorCollection, deque[_Waiting]] = {}  # of those collections that are being searched
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def search(self, collection: Collection, queries: Float32, k: int) -> Found:
-        """As :meth:`Collection.search` answers ``queries`` (B, D), and raises."""
+    async def search(self, collection: VectorCollection, queries: Float32, k: int) -> Found:
+        """As :meth:`VectorCollection.search` answers ``queries`` (B, D), and raises."""
         one = _Waiting(queries, k, asyncio.get_running_loop().create_future())
         if collection in self._queues:
             self._queues[collection].append(one)
@@ -49,7 +49,7 @@ class Batches:
             worker.add_done_callback(self._workers.discard)
         return await one.done
 
-    async def _work(self, collection: Collection) -> None:
+    async def _work(self, collection: VectorCollection) -> None:
         queue = self._queues[collection]
         while together := self._taken(queue):
             QUERIES.observe(sum(len(one.queries) for one in together))
@@ -80,7 +80,7 @@ class Batches:
         return together
 
 
-def _answers(collection: Collection, together: Sequence[_Waiting]) -> list[Found | Exception]:
+def _answers(collection: VectorCollection, together: Sequence[_Waiting]) -> list[Found | Exception]:
     try:
         scores, ids = collection.search(np.concatenate([one.queries for one in together]), together[0].k)
     except Exception as error:

@@ -15,7 +15,7 @@ from services.index.batches import Batches
 from services.index.photos import ImageId, IndexRef, known
 from services.index.writer import Writer
 from shared import tokens, wire
-from shared.collections import IndexDirectory, Item, items
+from shared.collections import IndexDirectory, Item
 from shared.collections.library import Embedded, Photo, Put, Remove
 from shared.docs import takes
 from shared.problems import Problem
@@ -118,9 +118,9 @@ def _items(
             made["captions"].append(
                 Item(f"{image_id}-{n}", {"caption": caption, "image_id": image_id, "tags": said.tags}, one, feature)
             )
-    for some in made.values():
+    for name, some in made.items():
         for item in some:
-            items.check(item, dim, token_dim)
+            index.collection(name).check(item)
     return made
 
 

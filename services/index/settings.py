@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import StoreSettings
+from shared.settings import MilvusSettings, StoreSettings
 
 
-class IndexSettings(StoreSettings):
+class IndexSettings(StoreSettings, MilvusSettings):
     model_config = SettingsConfigDict(env_prefix="DIPTYCH_INDEX_")
 
     port: int = Field(8002, ge=0, le=65535)

@@ -16,6 +16,8 @@ from shared.artifacts import ArtifactError
 from shared.collections import IndexDirectory, Library, LibraryReader
 from shared.collections.library import Change, FullError
 from shared.problems import Problem
+from shared.telemetry import log
+from shared.watch import VersionWatcher
 
 CHANGES = Counter("diptych_index_changes_total", "Changes of collections that are on the disk.", ["collection"])
 COMMIT = Histogram("diptych_index_commit_changes", "Changes that shared one write.", buckets=(1, 2, 4, 8, 16, 32, 64))
@@ -81,8 +83,9 @@ class Writer:
     async def submit(self, name: str, change: Change) -> int | None:
         """The number of the change, once it is on the disk and can be searched; None when there was nothing to change.
 
-        Raises :class:`Problem`: nothing was changed, unless it is ``internal-error``. Who stops waiting does not stop
-        the change.
+        Raises :class:`Problem`: nothing was changed, unless it is ``internal-error``, or
+        ``neighbour-unavailable``: then it is on the disk, and can be searched once the engine of the index is back. Who
+        stops waiting does not stop the change.
         """
         if self._closing:
             raise Problem("not-ready", "the service is stopping", retry_after=1)
@@ -109,6 +112,9 @@ class Writer:
             except ArtifactError as error:
                 for one in together:
                     one.done.set_exception(refusal(error))
+            except Problem as problem:
+                for one in together:
+                    one.done.set_exception(problem)
             except Exception as error:  # the worker must go on
                 for one in together:
                     one.done.set_exception(error)
@@ -123,9 +129,24 @@ class Writer:
     def _commit(self, name: str, changes: list[Change]) -> list[int | None]:
         following = [index for index in list(self._open) if index.manifest.name == name]
         numbers = self.library(name).commit(changes, after=max(index.manifest.library_seq for index in following))
-        for index in following:
-            index.refresh()
+        try:
+            for index in following:
+                index.refresh()
+        except ArtifactError as error:
+            detail = f"the change is stored, but cannot be searched yet: {error}"
+            raise Problem("neighbour-unavailable", detail, retry_after=5) from error
         return numbers
+
+
+async def keep_up(watcher: VersionWatcher[IndexDirectory], poll_seconds: float) -> None:
+    """Take in, until cancelled, what an index's engine was away for, or another service has put into its library."""
+    while True:
+        await asyncio.sleep(poll_seconds)
+        for index in list(watcher.loaded.values()):
+            try:
+                await asyncio.to_thread(index.refresh)
+            except Exception as error:  # it must go on, and searches say what is wrong
+                log.warning("news not taken in", version=index.manifest.ref, error=str(error))
 
 
 def refusal(error: ArtifactError) -> Problem:

@@ -79,11 +79,21 @@ class ModelManifest(_Common):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
+class MilvusEngine(BaseModel):
+    """Where an index's items are when it holds none: the collections ``PREFIX_images`` and ``PREFIX_captions``."""
+
+    kind: Literal["milvus"] = "milvus"
+    uri: Annotated[str, StringConstraints(pattern=r"^[^@]+$")]  # whoever reads a manifest learns no password
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
+    index_type: Literal["FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
+
+
 class IndexManifest(_Common):
     """``fingerprint`` is that of the model which made the vectors; ``model`` names it for people.
 
     ``photo_root`` is where the photos lay when the index was built; items hold paths under it. ``contents`` is a digest
-    of which files and captions went in, so that building the same again can be noticed.
+    of which files and captions went in, so that building the same again can be noticed. Its items are in its files, or
+    where ``engine`` says.
     """
 
     kind: Literal["index"] = "index"
@@ -93,6 +103,7 @@ class IndexManifest(_Common):
     contents: str
     library_seq: int = Field(0, ge=0, description="The last change of the library that went in.")
     shards: dict[str, SealedShard] = Field(default_factory=dict, description="How each collection is searched.")
+    engine: MilvusEngine | None = None
 
 
 Manifest = Annotated[ModelManifest | IndexManifest, Field(discriminator="kind")]

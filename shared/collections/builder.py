@@ -13,8 +13,8 @@ from pathlib import Path
 
 from shared.artifacts import ArtifactError, IndexManifest, ModelManifest, hash_files, write_manifest
 from shared.collections import items, sealed
-from shared.collections.directory import CAPTIONS, IMAGES
 from shared.collections.items import ITEMS, Item
+from shared.collections.protocol import CAPTIONS, IMAGES
 from shared.collections.sealed import DEFAULT, Sealing
 
 

@@ -18,10 +18,10 @@ from shared.collections import items, sealed
 from shared.collections.exact import Bool, Float32
 from shared.collections.items import Item
 from shared.collections.library import LibraryReader, News, Row
+from shared.collections.protocol import CAPTIONS, IMAGES, VectorCollection
 from shared.filters import Filter
+from shared.settings import MilvusSettings
 from shared.tokens import TokenFeatures
-
-IMAGES, CAPTIONS = "images", "captions"
 
 
 class Collection:
@@ -144,6 +144,10 @@ class Collection:
         with self._connection() as connection:
             return items.page(connection, after, limit)
 
+    def check(self, item: Item) -> None:
+        """Raises ValueError for an item that cannot be searched."""
+        items.check(item, self._dim, self._token_dim)
+
     def apply(self, news: Sequence[News]) -> None:
         """Take in the last change of each of these photos. One caller at a time."""
         removed: list[int] = []
@@ -188,8 +192,8 @@ class IndexDirectory:
     def __init__(
         self,
         manifest: IndexManifest,
-        images: Collection,
-        captions: Collection,
+        images: VectorCollection,
+        captions: VectorCollection,
         photo_root: Path,
         library: LibraryReader | None,
     ) -> None:
@@ -204,20 +208,32 @@ class IndexDirectory:
 
     @staticmethod
     def open(
-        directory: Path, *, photo_root: Path | None = None, library: LibraryReader | None = None
+        directory: Path,
+        *,
+        photo_root: Path | None = None,
+        library: LibraryReader | None = None,
+        milvus: MilvusSettings | None = None,
     ) -> IndexDirectory:
-        """Check an artifact's files, read its vectors and the changes. Raises :class:`ArtifactError` when something is
-        damaged."""
+        """Check an artifact's files, read its vectors, or reach the engine that has them, and take in the changes.
+        Raises :class:`ArtifactError` when something is damaged or away."""
         manifest = read_manifest(directory)
         if not isinstance(manifest, IndexManifest):
             raise ArtifactError(f"{directory} holds a {manifest.kind}, not an index")
         verify_files(directory, manifest)
-        try:
-            images, captions = (
-                Collection(name, directory / items.ITEMS, manifest, library) for name in (IMAGES, CAPTIONS)
-            )
-        except sqlite3.Error as error:
-            raise ArtifactError(f"{directory / items.ITEMS} cannot be read: {error}") from error
+        images: VectorCollection
+        captions: VectorCollection
+        if manifest.engine is not None:
+            from shared.collections.milvus import open_collections
+
+            access = MilvusSettings.model_construct() if milvus is None else milvus
+            images, captions = open_collections(manifest, manifest.engine, library, access)
+        else:
+            try:
+                images, captions = (
+                    Collection(name, directory / items.ITEMS, manifest, library) for name in (IMAGES, CAPTIONS)
+                )
+            except sqlite3.Error as error:
+                raise ArtifactError(f"{directory / items.ITEMS} cannot be read: {error}") from error
         opened = IndexDirectory(manifest, images, captions, photo_root or Path(manifest.photo_root), library)
         opened.refresh()
         return opened
@@ -238,7 +254,7 @@ class IndexDirectory:
                     self.pending[one.id] = one.seq
             self.revision = news[-1].seq
 
-    def collection(self, name: str) -> Collection:
+    def collection(self, name: str) -> VectorCollection:
         """``images`` or ``captions``. Raises KeyError."""
         return {IMAGES: self.images, CAPTIONS: self.captions}[name]
 

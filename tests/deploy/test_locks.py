@@ -15,7 +15,19 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-ROLES = ("encoder", "encoder-torch", "index", "gateway", "demo", "otel", "serve", "train", "dev", "docs")
+ROLES = (
+    "encoder",
+    "encoder-torch",
+    "index",
+    "index-milvus",
+    "gateway",
+    "demo",
+    "otel",
+    "serve",
+    "train",
+    "dev",
+    "docs",
+)
 # Where people run Diptych; each must get one version of everything.
 PLACES = [
     {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": system, "platform_system": name}

@@ -15,6 +15,7 @@ from shared.collections import LIBRARIES, IndexDirectory, Item, Library
 from shared.collections.library import Put, Remove
 from shared.engines import open_engine
 from shared.engines.images import pixels
+from tests.support.engines import all_ids
 from tests.support.photos import draw
 from training import index_build
 from training.data.captioned import DataError
@@ -58,12 +59,12 @@ class Bench:
         return IndexDirectory.open(self.store.path("index", ref))
 
     def names(self, ref: Ref) -> list[str]:
-        images = self.opened(ref).images
-        return sorted(about["path"] for about in images.metadata(images.snapshot.ids))
+        index = self.opened(ref)
+        return sorted(about["path"] for about in index.images.metadata(all_ids(index)))
 
     def texts(self, ref: Ref) -> list[str]:
-        captions = self.opened(ref).captions
-        return sorted(about["caption"] for about in captions.metadata(captions.snapshot.ids))
+        index = self.opened(ref)
+        return sorted(about["caption"] for about in index.captions.metadata(all_ids(index, "captions")))
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def test_photos_that_change_their_names_are_not_lost(bench: Bench, batch_size: i
         os.utime(bench.photos / f"{new}.png", (2, 2))
     index = bench.opened(bench.build(batch_size=batch_size))
     assert len(index.images) == 3
-    assert {index.photo(image_id).read_bytes() for image_id in index.images.snapshot.ids} == set(data.values())
+    assert {index.photo(image_id).read_bytes() for image_id in all_ids(index)} == set(data.values())
 
 
 def test_hidden_folders_and_files_are_ignored_and_others_are_not(bench: Bench) -> None:
@@ -244,7 +245,7 @@ def test_another_photo_folder_with_the_same_photos_is_another_version(bench: Ben
     bench.work = tmp_path / "other-work"
     ref = bench.build()
     assert ref == Ref("drawn", "2")
-    assert bench.opened(ref).photo(bench.opened(ref).images.snapshot.ids[0]).is_file()
+    assert bench.opened(ref).photo(all_ids(bench.opened(ref))[0]).is_file()
 
 
 def test_a_folder_that_holds_no_photos_is_refused(tmp_path: Path) -> None:
@@ -324,13 +325,13 @@ def test_what_the_model_has_seen_is_not_looked_at_again(
 def test_a_photo_of_the_folder_that_was_removed_or_replaced_is_not_brought_back(bench: Bench, library: Library) -> None:
     bench.captions(ball=["a ball"], car=["a car"])
     opened = bench.opened(bench.build())
-    ids = {about["name"]: one for one in opened.images.snapshot.ids for about in opened.images.metadata([one])}
+    ids = {about["name"]: one for one in all_ids(opened) for about in opened.images.metadata([one])}
     library.commit([Remove(ids["ball.png"])])
     put_in(bench, library, ids["car.png"], "tree", "a green tree")
     for _ in range(2):
         ref = bench.build()
         opened = bench.opened(ref)
-        assert set(opened.images.snapshot.ids) == {ids["car.png"], ids["tree.png"]}
+        assert set(all_ids(opened)) == {ids["car.png"], ids["tree.png"]}
         assert bench.texts(ref) == ["a green tree"]
     assert "was replaced or removed through the gateway" in bench.said()
     put_in(bench, library, ids["ball.png"], "ball", "a ball again")

@@ -18,6 +18,7 @@ import pytest
 
 from shared.artifacts import ArtifactError, ModelManifest, verify_files
 from shared.collections import IndexBuilder, IndexDirectory, Photo
+from tests.support.engines import all_ids
 from tests.support.small import files_of_at_most, item, photo, write_model, write_photos
 
 
@@ -48,8 +49,8 @@ def known(builder: IndexBuilder, one: Photo) -> bool:
 
 
 def caption_texts(directory: Path) -> list[str]:
-    captions = IndexDirectory.open(directory).captions
-    return sorted(about["caption"] for about in captions.metadata(captions.snapshot.ids))
+    index = IndexDirectory.open(directory)
+    return sorted(about["caption"] for about in index.captions.metadata(all_ids(index, "captions")))
 
 
 def test_what_was_added_is_known_until_it_changes(builder: IndexBuilder, root: Path) -> None:

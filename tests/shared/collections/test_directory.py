@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shared.artifacts import ArtifactError, IndexManifest, hash_files, read_manifest, write_manifest
+from shared.artifacts import ArtifactError, hash_files, read_manifest, write_manifest
 from shared.collections import IndexBuilder, IndexDirectory
+from tests.support.engines import all_ids
 from tests.support.small import DIM, photo, write_index, write_model, write_photos
 
 
@@ -40,47 +40,6 @@ def alter(index: Path, statement: str, *values: object) -> None:
     seal_again(index)
 
 
-def test_an_index_answers_with_what_was_put_in(index: Path, root: Path) -> None:
-    opened = IndexDirectory.open(index)
-    assert (len(opened.images), len(opened.captions)) == (6, 12)
-    for name in ("0.png", "5.png"):
-        kept = photo(root, name, [f"{name} as it is", f"also {name}"])
-        assert kept.item is not None
-        scores, ids = opened.images.search(kept.item.vector[None], 3)
-        assert ids[0][0] == kept.image_id
-        assert scores[0, 0] == pytest.approx(1, abs=1e-6)
-        assert opened.images.metadata(ids[0])[0] == kept.item.metadata
-        assert (opened.images.tokens(ids[0])[0].codes == kept.item.tokens.codes).all()
-        assert opened.photo(ids[0][0]) == (root / name).resolve()
-        second = kept.caption_items[1]
-        assert opened.captions.search(second.vector[None], 1)[1] == [[second.id]]
-        assert opened.captions.metadata([second.id]) == [{"caption": f"also {name}", "image_id": kept.image_id}]
-
-
-def test_what_is_not_there_is_a_key_error(index: Path) -> None:
-    opened = IndexDirectory.open(index)
-    for ask in (opened.images.metadata, opened.captions.tokens):
-        with pytest.raises(KeyError):
-            ask(["nobody"])
-    with pytest.raises(KeyError):
-        opened.photo("nobody")
-    with pytest.raises(KeyError):
-        opened.collection("sounds")
-    assert opened.collection("captions") is opened.captions
-
-
-def test_an_index_is_read_by_many_threads_at_once(index: Path) -> None:
-    opened = IndexDirectory.open(index)
-    ids = opened.images.snapshot.ids
-    expected = opened.images.metadata(ids)
-
-    def read(_: int) -> bool:
-        return opened.images.metadata(ids) == expected and len(opened.images.tokens(ids)) == len(ids)
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(read, range(200)))
-
-
 def test_an_index_that_nobody_uses_any_more_closes_its_files(index: Path) -> None:
     def held() -> int:
         return sum(
@@ -89,7 +48,7 @@ def test_an_index_that_nobody_uses_any_more_closes_its_files(index: Path) -> Non
         )
 
     opened = IndexDirectory.open(index)
-    opened.images.metadata(opened.images.snapshot.ids)
+    opened.images.metadata(all_ids(opened))
     assert held() > 0
     del opened
     gc.collect()
@@ -160,16 +119,6 @@ def test_a_model_is_not_opened_as_an_index(tmp_path: Path) -> None:
         IndexDirectory.open(tmp_path / "model")
 
 
-def test_photos_may_lie_elsewhere_than_when_they_were_indexed(index: Path, root: Path, tmp_path: Path) -> None:
-    root.rename(tmp_path / "moved")
-    image_id = IndexDirectory.open(index).images.snapshot.ids[0]
-    with pytest.raises(FileNotFoundError, match=f"photo {image_id} is no longer at 0.png"):
-        IndexDirectory.open(index).photo(image_id)
-    opened = IndexDirectory.open(index, photo_root=tmp_path / "moved")
-    assert opened.photo(image_id) == (tmp_path / "moved" / "0.png").resolve()
-    assert isinstance(opened.manifest, IndexManifest)
-
-
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "link.png", "out/secret.png",
                                   "loop", "", ".", "none.png"])  # fmt: skip
 def test_no_photo_path_leads_out_of_the_folder(index: Path, root: Path, tmp_path: Path, path: str) -> None:
@@ -180,11 +129,11 @@ def test_no_photo_path_leads_out_of_the_folder(index: Path, root: Path, tmp_path
     alter(index, "UPDATE items SET metadata = json_set(metadata, '$.path', ?) WHERE number = 1", path)
     opened = IndexDirectory.open(index)
     with pytest.raises(FileNotFoundError):
-        opened.photo(opened.images.snapshot.ids[0])
+        opened.photo(str(photo(root, "0.png").image_id))
 
 
 def test_a_link_within_the_folder_is_followed(index: Path, root: Path) -> None:
     (root / "0.png").rename(root / "real.png")
     (root / "0.png").symlink_to(root / "real.png")
     opened = IndexDirectory.open(index)
-    assert opened.photo(opened.images.snapshot.ids[0]) == (root / "real.png").resolve()
+    assert opened.photo(str(photo(root, "0.png").image_id)) == (root / "real.png").resolve()

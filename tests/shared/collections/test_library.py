@@ -9,20 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.artifacts import ArtifactError, ModelManifest
 from shared.collections import IndexDirectory, Library, LibraryReader
 from shared.collections.backup import backup, restore
-from shared.collections.library import Embedded, FullError, Put, Remove
-from shared.filters import Filter
-from tests.support.small import DIM, TOKEN_DIM, files_of_at_most, item, vectors, write_index, write_model, write_photos
+from shared.collections.library import Embedded, FullError, Remove
+from tests.support.engines import all_ids, put
+from tests.support.small import DIM, TOKEN_DIM, files_of_at_most, vectors, write_index, write_model, write_photos
 
 
 @pytest.fixture
@@ -35,22 +31,6 @@ def library(tmp_path: Path) -> Iterator[Library]:
     library = Library(tmp_path / "library")
     yield library
     library.close()
-
-
-def put(model: ModelManifest, photo: str, content: str, captions: int = 1) -> Put:
-    made = {
-        "images": [item(f"{photo} {content}", name=photo)],
-        "captions": [item(f"{photo} {content} {n}", caption=content, image_id=photo) for n in range(captions)],
-    }
-    named = {"images": [photo], "captions": [f"{photo}-{n}" for n in range(captions)]}
-    items = {
-        collection: [
-            type(one)(name, one.metadata, one.vector, one.tokens)
-            for name, one in zip(named[collection], some, strict=True)
-        ]
-        for collection, some in made.items()
-    }
-    return Put(photo, content.encode(), {"name": photo}, model.fingerprint, items)
 
 
 def opened(tmp_path: Path, library: LibraryReader) -> IndexDirectory:
@@ -67,53 +47,6 @@ def index(tmp_path: Path, model: ModelManifest, library: Library) -> IndexDirect
 def found(index: IndexDirectory, name: str) -> set[str]:
     collection = index.collection(name)
     return set(collection.search(vectors(0, 1), 1000)[1][0])
-
-
-def test_what_is_committed_can_be_found_and_is_there_after_a_restart(
-    tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
-) -> None:
-    change = put(model, "mine", "a red kite", captions=2)
-    (seq,) = library.commit([change])
-    before = (len(index.images), len(index.captions))
-    index.refresh()
-    for one in (index, opened(tmp_path, LibraryReader(library.directory))):
-        assert one.revision == seq == 1
-        assert (len(one.images), len(one.captions)) == (before[0] + 1, before[1] + 2)
-        new = change.items["images"][0]
-        assert one.images.search(new.vector[None], 1)[1] == [["mine"]]
-        assert one.images.metadata(["mine"]) == [{"name": "mine"}]
-        assert (one.images.tokens(["mine"])[0].codes == new.tokens.codes).all()
-        assert one.content("mine") == b"a red kite"
-
-
-def test_a_photo_of_the_index_is_replaced_and_removed(
-    index: IndexDirectory, library: Library, model: ModelManifest
-) -> None:
-    first, second = index.images.snapshot.ids[:2]
-    library.commit([put(model, first, "another"), Remove(second)])
-    index.refresh()
-    assert found(index, "images") == set(index.images.snapshot.ids)
-    assert second not in found(index, "images")
-    assert index.content(first) == b"another"
-    assert {one["image_id"] for one in index.captions.metadata(sorted(found(index, "captions")))}.isdisjoint({second})
-    with pytest.raises(KeyError):
-        index.content(second)
-
-
-def test_a_filter_finds_all_that_fit_among_photos_and_their_captions(
-    index: IndexDirectory, library: Library, model: ModelManifest
-) -> None:
-    for n in range(30):
-        change = put(model, f"mine-{n}", f"content {n}")
-        library.commit([replace(change, about={"name": "x", "metadata": {"year": 2000 + n}})])
-    library.commit([Remove("mine-25")])
-    index.refresh()
-    where = Filter.parse('{"year": {"gte": 2024, "lt": 2028}}')
-    for collection, end in ((index.images, ""), (index.captions, "-0")):
-        _, (ids,) = collection.search(vectors(0, 1), 3, where=where)
-        assert set(ids) == {f"mine-{n}{end}" for n in (24, 26, 27)}
-        assert collection.search(vectors(0, 1), 3, ["no"], where)[1] == [[]]
-        assert len(collection.search(vectors(0, 1), 1000, where=Filter.parse("{}"))[1][0]) == len(collection)
 
 
 def test_compaction_gives_back_what_removed_photos_took(library: Library, model: ModelManifest) -> None:
@@ -178,22 +111,6 @@ def test_nothing_changes_by_removing_twice_or_removing_what_another_model_has_se
     assert next(iter(library.news(0, "other", DIM))).rows is None
 
 
-def test_a_photo_that_a_model_has_not_seen_is_pending_until_it_has(
-    tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
-) -> None:
-    other = write_model(tmp_path / "other", weights=b"two")
-    change = put(other, "mine", "a red kite")
-    library.commit([change])
-    index.refresh()
-    assert index.pending == {"mine": 1}
-    assert "mine" not in found(index, "images")
-    assert library.commit([Embedded("mine", 1, model.fingerprint, change.items)]) == [2]
-    index.refresh()
-    assert index.pending == {}
-    assert "mine" in found(index, "images")
-    assert [len(news.rows or ()) for news in library.news(0, other.fingerprint, DIM)] == [2]  # it has not lost its own
-
-
 def test_a_library_has_one_writer(library: Library) -> None:
     with pytest.raises(ArtifactError, match="another process writes to"):
         Library(library.directory)
@@ -226,83 +143,6 @@ def test_a_full_disk_refuses_and_changes_nothing(library: Library, model: ModelM
     assert library.commit([put(model, "more", "second")]) == [2]
 
 
-class Machine(RuleBasedStateMachine):
-    """Any order of changes, refreshes and restarts leaves what a dictionary would hold."""
-
-    ids = st.sampled_from(["a", "b", "c", "d"])
-
-    @initialize()
-    def start(self) -> None:
-        import tempfile
-
-        self.root = Path(tempfile.mkdtemp())
-        self.model = write_model(self.root / "model")
-        write_photos(self.root / "photos", 3)
-        write_index(self.root / "work", self.root / "index", self.root / "photos", self.model)
-        self.library = Library(self.root / "library")
-        self.index = opened(self.root, self.library)
-        self.base = self.index.images.snapshot.ids
-        self.expected = dict.fromkeys(self.base, "")
-
-    @rule(one=ids, content=st.sampled_from(["x", "y", "z"]))
-    def put(self, one: str, content: str) -> None:
-        self.library.commit([put(self.model, one, content)])
-        self.expected[one] = content
-
-    @rule(place=st.integers(0, 2), content=st.sampled_from(["x", "y"]))
-    def replace_published(self, place: int, content: str) -> None:
-        self.put(self.base[place], content)
-
-    @rule(one=ids, content=st.sampled_from(["x", "y"]))
-    def put_for_another_model_and_embed(self, one: str, content: str) -> None:
-        other = put(self.model, one, content)
-        (seq,) = self.library.commit([Put(other.id, other.data, other.about, "another model", other.items)])
-        assert seq is not None
-        self.index.refresh()
-        assert self.index.pending == {one: seq}
-        assert one not in found(self.index, "images")
-        assert self.library.commit([Embedded(one, seq - 1, self.model.fingerprint, other.items)]) == [None]
-        assert self.library.commit([Embedded(one, seq, self.model.fingerprint, other.items)]) == [seq + 1]
-        self.expected[one] = content
-
-    @precondition(lambda self: self.expected)
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        one = data.draw(st.sampled_from(sorted(self.expected)))
-        self.library.commit([Remove(one)])
-        del self.expected[one]
-
-    @rule()
-    def restart(self) -> None:
-        self.library.close()
-        self.library = Library(self.root / "library")
-        self.index = opened(self.root, self.library)
-
-    @invariant()
-    def the_index_holds_what_was_put_in(self) -> None:
-        self.index.refresh()
-        assert found(self.index, "images") == set(self.expected)
-        for one, content in self.expected.items():
-            if content:
-                vector = item(f"{one} {content}").vector
-                assert self.index.images.search(vector[None], 1)[1] == [[one]]
-                assert self.index.content(one) == content.encode()
-        texts = self.index.captions.metadata(sorted(found(self.index, "captions")))
-        assert {about["image_id"] for about in texts} == set(self.expected)
-
-    def teardown(self) -> None:
-        import shutil
-
-        self.library.close()
-        shutil.rmtree(self.root)
-
-
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(
-    max_examples=15, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-
-
 def test_a_library_begun_anew_goes_on_after_what_an_index_has_taken_in(library: Library, model: ModelManifest) -> None:
     assert library.commit([put(model, "mine", "first")], after=7) == [8]
     assert library.commit([put(model, "more", "second")], after=7) == [9]
@@ -311,7 +151,7 @@ def test_a_library_begun_anew_goes_on_after_what_an_index_has_taken_in(library: 
 def test_a_backup_is_the_library_as_it_was_and_going_back_undoes_what_came_after(
     tmp_path: Path, index: IndexDirectory, library: Library, model: ModelManifest
 ) -> None:
-    base = set(index.images.snapshot.ids)
+    base = set(all_ids(index))
     library.commit([put(model, "kept", "first"), put(model, "changed", "before"), Remove(min(base))])
     assert backup(library.directory, tmp_path / "copy") == 2
     library.commit([put(model, "changed", "after"), put(model, "new", "third"), Remove("kept")])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from shared.artifacts import ArtifactError, IndexManifest, hash_files, read_manifest, write_manifest
-from shared.collections import IndexBuilder, IndexDirectory, Item, Library, Photo, Sealing, Snapshot
+from shared.collections import Collection, IndexBuilder, IndexDirectory, Item, Library, Photo, Sealing, Snapshot
 from shared.collections.kinds import bytes_per_item, choose
 from shared.collections.library import LibraryReader, Put, Remove
 from shared.schemas import ShardKind
@@ -96,7 +96,9 @@ def test_filters_find_all_there_is(artifact: Path) -> None:
 
 
 def test_wide_filters_keep_the_recall(artifact: Path) -> None:
-    snapshot = IndexDirectory.open(artifact).images.snapshot
+    images = IndexDirectory.open(artifact).images
+    assert isinstance(images, Collection)
+    snapshot = images.snapshot
     most = np.arange(N) % 8 != 0
     _, rows = snapshot.search(QUERIES, 10, most)
     assert most[rows].all()
