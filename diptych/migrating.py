@@ -72,11 +72,9 @@ class Move:
         source = self._source()
         self._tell("copying", copy, source, in_files(self._work, self._manifest, writable=True))
         sealed = self._work / "sealed"
-        moved = self._moved(None).model_copy(update={"files": seal(self._work, sealed)})
-        target = in_files(sealed, moved)
-        self._tell("comparing", verify, source, target)
-        counts = {name: side.count() for name, side in target.items()}
-        return self._publish(sealed, moved.model_copy(update={"collections": counts}))
+        moved = seal(self._work, sealed, self._moved(None))
+        self._tell("comparing", verify, source, in_files(sealed, moved))
+        return self._publish(sealed, moved)
 
     def activate(self, moved: Ref) -> None:
         """With the model that is being served, if the index is of it, or the one that built it."""
@@ -91,8 +89,14 @@ class Move:
 
     def _moved(self, engine: MilvusEngine | None) -> IndexManifest:
         version = self._store.next_version("index", self._manifest.name)
-        changes: dict[str, Any] = {"version": version, "engine": engine, "files": {}, "created_at": datetime.now(UTC)}
-        return self._manifest.model_copy(update=changes)
+        changes: dict[str, Any] = {
+            "version": version,
+            "engine": engine,
+            "files": {},
+            "shards": {},
+            "created_at": datetime.now(UTC),
+        }
+        return self._manifest.model_copy(update={**changes, "files": {}, "shards": {}})
 
     def _publish(self, folder: Path, manifest: IndexManifest) -> Ref:
         write_manifest(folder, manifest)

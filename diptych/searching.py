@@ -110,11 +110,10 @@ class _StoreSearcher:
 
     def thumbnail(self, image_id: str) -> bytes:
         """A JPEG at most 512 pixels wide and high. Raises :class:`SearchError` when the photo has been damaged."""
-        path = self._index.photo(image_id)
         try:
-            image = decode(path.read_bytes())
+            image = decode(self._index.content(image_id))
         except ImageError as error:
-            raise SearchError(f"{path}: {error}") from error
+            raise SearchError(f"photo {image_id}: {error}") from error
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         out = io.BytesIO()
         image.save(out, "JPEG", quality=85)

@@ -5,51 +5,78 @@ Needs no torch: it computes with the engine that serves.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from shared.artifacts import ArtifactError, ArtifactStore, IndexManifest, ModelManifest, Ref
-from shared.collections import CAPTIONS, IMAGES, LIBRARIES, IndexBuilder, Item, LibraryReader, Photo, Sealing
+from shared.collections import CAPTIONS, IMAGES, LIBRARIES, IndexBuilder, LibraryReader, Photo, Sealing
 from shared.engines import Engine, open_engine
 from shared.engines.images import ImageError, pixels
-from shared.engines.texts import TextError, check
-from shared.tokens import TokenFeatures
 from training.data import layouts
 from training.data.captioned import PHOTO_SUFFIXES, CaptionedImage, DataError
+from training.index_photos import Looked, embedded, is_text, look_at, settled, spelled, usable, with_items
 
 _SHOWN_PROBLEMS = 5
 _LIBRARY = "library://"  # no path under a folder looks like this
 
 
+class Photos(Protocol):
+    """Photos to make an index of."""
+
+    @property
+    def root(self) -> Path | str:
+        """What their paths are under: a folder or an fsspec URL."""
+
+    def paths(self, builder: IndexBuilder) -> Collection[str]:
+        """All that is there, as the builder records it, and nothing that is to be forgotten."""
+
+    def record(
+        self,
+        builder: IndexBuilder,
+        engine: Callable[[], Engine],
+        kept: Collection[str],
+        batch_size: int,
+        console: Console,
+    ) -> int:
+        """Have the builder know all of them. Returns how many of their captions cannot be used. Of photos in ``kept``
+        the library has the say."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """Photos under ``root``, with captions where there are any."""
+    """Photos under the folder ``root``, with captions where there are any."""
 
     root: Path
     images: Sequence[CaptionedImage]
 
+    @cached_property
+    def _by_path(self) -> dict[str, CaptionedImage]:
+        return {relative(image.path, self.root): image for image in self.images}
 
-@dataclass(frozen=True)
-class _Looked:
-    """A file that was read: its pixels, or why it has none."""
+    def paths(self, _: IndexBuilder) -> Collection[str]:
+        return self._by_path
 
-    image: CaptionedImage
-    size: int
-    mtime_ns: int
-    image_id: str | None = None
-    pixels: npt.NDArray[np.uint8] | None = None
-    problem: str | None = None
+    def record(
+        self,
+        builder: IndexBuilder,
+        engine: Callable[[], Engine],
+        kept: Collection[str],
+        batch_size: int,
+        console: Console,
+    ) -> int:
+        while waiting := [entry for entry in self._by_path.items() if not _known(builder, *entry)]:
+            _embed(builder, engine(), self.root, waiting, kept, batch_size, console)
+        return sum(not usable(caption) for image in self.images for caption in image.captions)
 
 
 def photos_in(folder: Path, captions_file: Path | None = None) -> Source:
@@ -74,7 +101,7 @@ def photos_in(folder: Path, captions_file: Path | None = None) -> Source:
 def build(
     store: ArtifactStore,
     model: Ref,
-    source: Source,
+    source: Photos,
     work: Path,
     *,
     name: str,
@@ -94,21 +121,16 @@ def build(
     library = LibraryReader(store.root / LIBRARIES / name)
     with IndexBuilder(work, manifest, source.root) as builder:
         revision, kept = library.revision(), library.known()
-        by_path = {_relative(image.path, source.root): image for image in source.images}
+        there = source.paths(builder)
         put_in = {f"{_LIBRARY}{image_id}@{seq}": image_id for image_id, seq in kept.items()}
-        gone = [path for path in builder.keep_only([*by_path, *put_in]) if not path.startswith(_LIBRARY)]
-        builder.forget(image_id for image_id in kept if builder.path_of(image_id) in by_path)
-        unusable = sum(not _usable(caption) for image in source.images for caption in image.captions)
-        engine: Engine | None = None
-        while waiting := [path for path, image in by_path.items() if not _known(builder, path, image)]:
-            engine = engine or open_engine(store.path("model", model), engine="auto", threads=threads)
-            looking = [(path, by_path[path]) for path in waiting]
-            _embed(builder, engine, source.root, looking, kept.keys(), batch_size, console)
+        gone = [path for path in builder.keep_only([*there, *put_in]) if not path.startswith(_LIBRARY)]
+        builder.forget(image_id for image_id in kept if builder.path_of(image_id) in there)
+        engine = cache(lambda: open_engine(store.path("model", model), engine="auto", threads=threads))
+        unusable = source.record(builder, engine, kept.keys(), batch_size, console)
         for path, image_id in track(put_in.items(), "photos put in", console=console, disable=not put_in):
             photo = _put_in(builder, library, manifest, path, image_id, kept[image_id])
             if photo is not None and photo.item is None:
-                engine = engine or open_engine(store.path("model", model), engine="auto", threads=threads)
-                photo = _seen(photo, library, engine, image_id)
+                photo = _seen(photo, library, engine(), image_id)
             if photo is not None:
                 builder.add([photo])
         counts, problems = builder.counts(), builder.problems()
@@ -124,7 +146,7 @@ def build(
         if unusable:
             console.print(f"left out {unusable:,} captions that are empty, too long or not Unicode", highlight=False)
         if counts["images"] == 0:
-            raise DataError(f"none of the {len(by_path):,} files in {source.root} could be read as a photo")
+            raise DataError(f"none of the {len(problems):,} files in {source.root} could be read as a photo")
         ref = _publish(store, builder, work / "sealed", name, manifest.fingerprint, revision, sealing or Sealing())
     for collection, shard in store.index(ref).shards.items():
         if shard.kind != "flat":
@@ -176,57 +198,26 @@ def _embed(
         task = progress.add_task("", total=len(waiting))
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            looked = list(pool.map(lambda entry: _look(root, entry[1], engine), batch))
-            builder.add(_photos(builder, engine, [path for path, _ in batch], looked, kept))
+            looked = list(pool.map(lambda entry: _look(root, entry[0], entry[1], engine), batch))
+            photos = settled(builder, [one.photo for one in looked], kept)
+            found = [Looked(photo, one.pixels) for photo, one in zip(photos, looked, strict=True)]
+            builder.add(embedded(engine, found))
             progress.advance(task, len(batch))
 
 
-def _look(root: Path, image: CaptionedImage, engine: Engine) -> _Looked:
-    size = mtime_ns = 0
+def _look(root: Path, path: str, image: CaptionedImage, engine: Engine) -> Looked:
+    photo = Photo(path, 0, 0, image.captions)
     try:
         facts = image.path.stat()
-        size, mtime_ns = facts.st_size, facts.st_mtime_ns
+        photo = replace(photo, size=facts.st_size, mtime_ns=facts.st_mtime_ns)
         # Neither could be served: the index service keeps to the photo folder, and stores names as text.
         if not image.path.resolve().is_relative_to(root.resolve()):
             raise OSError("it is a link to a file outside the photo folder")
-        if not _is_text(str(image.path)):
+        if not is_text(str(image.path)):
             raise OSError("its name is not valid UTF-8; rename it")
-        data = image.path.read_bytes()
-        found = pixels(data, engine.manifest.preprocessing)
-    except (ImageError, OSError) as error:
-        return _Looked(image, size, mtime_ns, problem=str(error))
-    return _Looked(image, size, mtime_ns, hashlib.sha256(data).hexdigest()[:16], found)
-
-
-def _photos(
-    builder: IndexBuilder, engine: Engine, paths: Sequence[str], looked: Sequence[_Looked], kept: Collection[str]
-) -> list[Photo]:
-    """What the builder records of a batch: embedded photos, second copies, and files with a problem. Of photos in
-    ``kept`` the library has the say."""
-    taken: dict[str, str] = {}
-    changing = set(paths)  # what the builder knows of these is about to be replaced
-    fresh: list[int] = []
-    photos: list[Photo] = []
-    for place, (path, one) in enumerate(zip(paths, looked, strict=True)):
-        first = None
-        left_out = one.problem
-        if one.image_id in kept:
-            left_out = f"photo {one.image_id} was replaced or removed through the gateway"
-        elif one.image_id is not None:
-            first = taken.get(one.image_id) or builder.path_of(one.image_id)
-            if first in changing and one.image_id not in taken:
-                first = None
-            if first is None:
-                taken[one.image_id] = path
-                fresh.append(place)
-        problem = left_out or (f"the same photo as {first}" if first else None)
-        photos.append(Photo(path, one.size, one.mtime_ns, one.image.captions, one.image_id, problem=problem))
-    if fresh:
-        stacked = np.stack([found for place in fresh if (found := looked[place].pixels) is not None])
-        images = engine.embed_images(stacked)
-        for row, place in enumerate(fresh):
-            photos[place] = _embedded(photos[place], engine, images.embedding[row], images.tokens[row])
-    return photos
+        return look_at(photo, image.path.read_bytes(), engine.manifest.preprocessing)
+    except OSError as error:
+        return Looked(replace(photo, problem=str(error)))
 
 
 def _put_in(
@@ -256,36 +247,10 @@ def _seen(photo: Photo, library: LibraryReader, engine: Engine, image_id: str) -
     except (ImageError, OSError) as error:
         return replace(photo, problem=str(error))
     image = engine.embed_images(found[None])
-    seen = _embedded(photo, engine, image.embedding[0], image.tokens[0])
+    seen = with_items(photo, engine, image.embedding[0], image.tokens[0])
     assert seen.item is not None
     about = {key: kept.about[key] for key in ("name", "bytes", "tags", "metadata")}
     return replace(seen, item=replace(seen.item, metadata=about))
-
-
-def _embedded(photo: Photo, engine: Engine, vector: npt.NDArray[np.float32], tokens: TokenFeatures) -> Photo:
-    """The photo with its item and its captions'."""
-    assert photo.image_id is not None
-    metadata = {"name": Path(photo.path).name, "path": photo.path, "bytes": photo.size}
-    captions: list[Item] = []
-    if usable := [(n, caption) for n, caption in enumerate(photo.captions) if _usable(caption)]:
-        texts = engine.embed_texts([caption for _, caption in usable])
-        for row, (n, caption) in enumerate(usable):
-            about = {"caption": caption, "image_id": photo.image_id}
-            captions.append(Item(f"{photo.image_id}-{n}", about, texts.embedding[row], texts.tokens[row]))
-    return replace(photo, item=Item(photo.image_id, metadata, vector, tokens), caption_items=captions)
-
-
-def _usable(caption: str) -> bool:
-    try:
-        check(caption)
-    except TextError:
-        return False
-    return True
-
-
-def _is_text(text: str) -> bool:
-    """False for a file name with bytes that are no UTF-8, which Python holds as lone surrogates."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _publish(
@@ -314,7 +279,6 @@ def _publish(
     return Ref.parse(manifest.ref)
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative(path: Path, root: Path) -> str:
     """Posix path under ``root``; bytes that are no UTF-8 are spelt out."""
-    name = path.relative_to(root).as_posix()
-    return name if _is_text(name) else name.encode("utf-8", "backslashreplace").decode()
+    return spelled(path.relative_to(root).as_posix())

@@ -6,6 +6,7 @@ import typer
 
 from diptych.cli import (
     artifacts,
+    bulk,
     collection,
     data,
     evaluate,
@@ -36,6 +37,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(measure.app, name="measure")
 app.add_typer(artifacts.app, name="artifacts")
 app.command("publish")(artifacts.publish)
+index.app.command("bulk")(bulk.bulk)
 app.add_typer(index.app, name="index")
 app.add_typer(collection.app, name="collection")
 app.add_typer(search.app, name="search")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shared.artifacts import ArtifactError, IndexManifest, ModelManifest, hash_files, write_manifest
 from shared.collections import items, sealed
+from shared.collections.addresses import MEMBER, Root
 from shared.collections.items import ITEMS, Item
 from shared.collections.protocol import CAPTIONS, IMAGES
 from shared.collections.sealed import DEFAULT, Sealing
@@ -22,7 +23,7 @@ from shared.collections.sealed import DEFAULT, Sealing
 class Photo:
     """One file that was looked at: its item and its captions' items, or the ``problem`` that kept it out.
 
-    ``path`` is relative to the photo root; ``size`` in bytes and ``mtime_ns`` tell later whether it has changed. A
+    ``path`` is an address under the photo root; ``size`` in bytes and ``mtime_ns`` tell later whether it has changed. A
     second copy of a photo has no item, but the ``image_id`` of the first.
     """
 
@@ -42,12 +43,12 @@ class IndexBuilder:
     Raises :class:`ArtifactError` when the folder belongs to another model or photo root.
     """
 
-    def __init__(self, directory: Path, model: ModelManifest, photo_root: Path) -> None:
+    def __init__(self, directory: Path, model: ModelManifest, photo_root: Root) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._model = model
-        self._photo_root = photo_root.resolve()
+        self._photo_root = photo_root if isinstance(photo_root, str) else str(photo_root.resolve())
         self._connection = items.connect(directory / ITEMS, writable=True)
-        about = {"fingerprint": model.fingerprint, "photo_root": str(self._photo_root)}
+        about = {"fingerprint": model.fingerprint, "photo_root": self._photo_root}
         try:
             with self._transaction():
                 for key, value in about.items():
@@ -119,6 +120,13 @@ class IndexBuilder:
             for path in paths:
                 self._forget(path)
 
+    def members(self, shard: str) -> dict[str, int]:
+        """What was looked at inside a shard: each address with the shard's version then, as ``mtime_ns``."""
+        # The first text after all that begin with the shard and the mark.
+        first, last = f"{shard}{MEMBER}", f"{shard}{MEMBER[:-1]}{chr(ord(MEMBER[-1]) + 1)}"
+        statement = "SELECT path, mtime_ns FROM files WHERE path >= ? AND path < ?"
+        return dict(self._connection.execute(statement, (first, last)))
+
     def path_of(self, image_id: str) -> str | None:
         """The file that an image was taken from."""
         statement = "SELECT path FROM files WHERE image_id = ? AND problem IS NULL"
@@ -166,7 +174,7 @@ class IndexBuilder:
                 embedding_dim=dim,
                 token_dim=self._model.token_dim,
                 model=self._model.ref,
-                photo_root=str(self._photo_root),
+                photo_root=self._photo_root,
                 collections=counts,
                 contents=self.contents(library_seq, sealing),
                 library_seq=library_seq,

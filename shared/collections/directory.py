@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from shared.artifacts import ArtifactError, IndexManifest, read_manifest, verify_files
-from shared.collections import items, sealed
+from shared.collections import addresses, items, sealed
 from shared.collections.exact import Bool, Float32
 from shared.collections.items import Item
 from shared.collections.library import LibraryReader, News, Row
@@ -185,8 +185,9 @@ class Collection:
 class IndexDirectory:
     """An index artifact, and the changes of a ``library`` since it was built: ``revision`` is the last of them.
 
-    ``photo_root`` is where its photos lie, as recorded or as told to :meth:`open`. ``pending`` are the photos of the
-    library that its model has not seen yet, with the number of their last change.
+    ``photo_root`` is where its photos lie, as recorded or as told to :meth:`open`: a folder or an fsspec URL, under
+    which each has an :mod:`address <shared.collections.addresses>`. ``pending`` are the photos of the library that its
+    model has not seen yet, with the number of their last change.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class IndexDirectory:
         manifest: IndexManifest,
         images: VectorCollection,
         captions: VectorCollection,
-        photo_root: Path,
+        photo_root: addresses.Root,
         library: LibraryReader | None,
     ) -> None:
         self.manifest = manifest
@@ -234,7 +235,8 @@ class IndexDirectory:
                 )
             except sqlite3.Error as error:
                 raise ArtifactError(f"{directory / items.ITEMS} cannot be read: {error}") from error
-        opened = IndexDirectory(manifest, images, captions, photo_root or Path(manifest.photo_root), library)
+        root = photo_root or addresses.root_of(manifest.photo_root)
+        opened = IndexDirectory(manifest, images, captions, root, library)
         opened.refresh()
         return opened
 
@@ -293,27 +295,29 @@ class IndexDirectory:
         return found[:limit]
 
     def photo(self, image_id: str) -> Path:
-        """The photo's file. Raises KeyError for an unknown id and FileNotFoundError when it is not under the root."""
+        """The photo's file. Raises KeyError for an unknown id and FileNotFoundError when it is not under the root, or
+        no file of its own on this machine: :meth:`content` reads those, too."""
         if self.library is not None and (kept := self.library.photo(image_id)) is not None:
             return self.library.file(kept.sha256)
-        recorded = str(self.images.metadata([image_id])[0]["path"])
+        recorded = self._address(image_id)
         try:
-            root = self.photo_root.resolve()
-            path = (root / recorded).resolve()
-        except RuntimeError as error:  # a loop of links
-            raise FileNotFoundError(f"photo {image_id} cannot be found: {error}") from error
-        if not path.is_relative_to(root) or not path.is_file():
-            raise FileNotFoundError(f"photo {image_id} is no longer at {recorded} under the photo folder")
-        return path
+            return addresses.local(self.photo_root, recorded)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"photo {image_id} is no longer at {recorded} under the photo folder") from error
 
     def content(self, image_id: str) -> bytes:
-        """The photo's file, as it was indexed. Raises KeyError for an unknown id and OSError for a file that is gone or
-        another one by now."""
-        data = (path := self.photo(image_id)).read_bytes()
-        expected = path.name if self.library is not None and path.is_relative_to(self.library.directory) else image_id
+        """The photo's bytes, as indexed. Raises KeyError for an unknown id and OSError for one that is gone or another
+        one by now."""
+        if self.library is not None and (kept := self.library.photo(image_id)) is not None:
+            data, expected = self.library.file(kept.sha256).read_bytes(), kept.sha256
+        else:
+            data, expected = addresses.read(self.photo_root, self._address(image_id)), image_id
         if not hashlib.sha256(data).hexdigest().startswith(expected):
             raise OSError("it has changed since it was indexed; build the index again")
         return data
+
+    def _address(self, image_id: str) -> str:
+        return str(self.images.metadata([image_id])[0]["path"])
 
 
 def _close(connections: list[sqlite3.Connection]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shared.artifacts import ArtifactError, IndexManifest, hash_files
-from shared.collections import items
+from shared.collections import items, sealed
 from shared.collections.milvus_items import Milvus, MilvusItems, Stored
 from shared.collections.protocol import CAPTIONS, IMAGES
 from shared.settings import MilvusSettings
@@ -103,8 +103,9 @@ def in_files(directory: Path, manifest: IndexManifest, *, writable: bool = False
     return {name: FileItems(connection, name, manifest) for name in (IMAGES, CAPTIONS)}
 
 
-def seal(work: Path, target: Path) -> dict[str, Any]:
-    """Write what has grown under ``work``, each item in its place, as the files of an artifact at ``target``."""
+def seal(work: Path, target: Path, manifest: IndexManifest) -> IndexManifest:
+    """Write what has grown under ``work``, each item in its place, as an artifact at ``target``, to be searched as a
+    build would have it. Returns the ``manifest`` of what is there now."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     try:
@@ -117,9 +118,11 @@ def seal(work: Path, target: Path) -> dict[str, Any]:
             )
             connection.execute("DETACH grown")
             connection.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.Error as error:
+            counts = {name: items.count(connection, name) for name in (IMAGES, CAPTIONS)}
+        shards = sealed.write(target, counts, manifest.embedding_dim, sealed.DEFAULT)
+    except (OSError, sqlite3.Error) as error:
         raise ArtifactError(f"the index at {target} cannot be written: {error}") from error
-    return dict(hash_files(target))
+    return manifest.model_copy(update={"collections": counts, "shards": shards, "files": hash_files(target)})
 
 
 class FileItems:

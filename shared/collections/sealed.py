@@ -86,7 +86,7 @@ def read(folder: Path, name: str, manifest: IndexManifest, connection: sqlite3.C
         if not len(known) == len(numbers) == len(vectors) or vectors.shape[1:] != (dim,):
             raise ValueError(f"{len(known)} ids, {len(numbers)} numbers and vectors {vectors.shape}")
         if about.kind == "flat":
-            return Snapshot(known, vectors), numbers
+            return Snapshot(known, _checked(vectors, name)), numbers
         index = kinds.opened(str(folder / f"{name}.faiss"), about.kind)
         effort, refine = about.parameters[kinds.name_of_effort(index)], about.parameters["refine"]
     except (OSError, ValueError, RuntimeError, KeyError) as error:

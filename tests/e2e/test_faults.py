@@ -41,7 +41,7 @@ def stack(proxies: dict[str, Proxy], prepared: Prepared, tmp_path_factory: pytes
         "DIPTYCH_REDIS_URL": f"redis://127.0.0.1:{proxies['redis'].port}/0",
         **{f"DIPTYCH_GATEWAY_{work}_SECONDS": str(PATIENCE) for work in ("EMBED", "SEARCH", "RERANK")},
         "DIPTYCH_GATEWAY_REDIS_TIMEOUT_SECONDS": "1",
-        "DIPTYCH_GATEWAY_MAX_IN_FLIGHT": str(SLOTS),
+        "DIPTYCH_GATEWAY_MAX_SEARCHES": str(SLOTS),
         "DIPTYCH_GATEWAY_CACHE_HOT_BYTES": "0",  # what is cached is in Redis, which can fail and be emptied
     }
     stack = Stack(tmp_path_factory.mktemp("faults"), prepared.store.root, settings)

@@ -33,7 +33,7 @@ def move_to_milvus(index: Path, uri: str) -> IndexManifest:
 def all_ids(index: IndexDirectory, collection: str = "images") -> list[str]:
     """Whatever can be found."""
     queries = np.eye(1, index.manifest.embedding_dim, dtype=np.float32)
-    return sorted(index.collection(collection).search(queries, 10_000)[1][0])
+    return sorted(index.collection(collection).search(queries, 100_000)[1][0])
 
 
 def put(model: ModelManifest, photo: str, content: str, captions: int = 1) -> Put:

@@ -254,6 +254,9 @@ async def test_photos_may_lie_elsewhere(shelf: Shelf, tmp_path: Path) -> None:
         assert (await http.get(f"/images/{image_id}/content")).status_code == 200
 
 
+EXACT = {"parameters": {}, "recall_at_10": 1.0, "target": 1.0, "queries": "", "build_seconds": 0.0}
+
+
 async def test_status_says_what_is_loaded(http: httpx.AsyncClient, shelf: Shelf) -> None:
     assert (await http.get("/status")).json() == {
         "current": "photos/1",
@@ -265,6 +268,7 @@ async def test_status_says_what_is_loaded(http: httpx.AsyncClient, shelf: Shelf)
                 "collections": {"images": 6, "captions": 12},
                 "revision": 0,
                 "pending": 0,
+                "shards": {name: {**EXACT, "kind": "flat"} for name in ("images", "captions")},
             }
         ],
         "problem": None,

@@ -108,7 +108,10 @@ def test_a_damaged_index_is_refused(index: Path, damage: Callable[[Path], object
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_vectors_that_are_not_numbers_are_refused(index: Path, value: float) -> None:
-    alter(index, "UPDATE items SET vector = ? WHERE number = 3", np.full(DIM, value, np.float32).tobytes())
+    vectors = np.load(index / "images.vectors.npy")
+    vectors[1] = value
+    np.save(index / "images.vectors.npy", vectors)
+    seal_again(index)
     with pytest.raises(ArtifactError, match="with NaN or infinity; build the index again"):
         IndexDirectory.open(index)
 
