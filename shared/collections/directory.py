@@ -309,11 +309,13 @@ class IndexDirectory:
         """The photo's bytes, as indexed. Raises KeyError for an unknown id and OSError for one that is gone or another
         one by now."""
         if self.library is not None and (kept := self.library.photo(image_id)) is not None:
-            data, expected = self.library.file(kept.sha256).read_bytes(), kept.sha256
+            where, expected = str(self.library.file(kept.sha256)), kept.sha256
+            data = Path(where).read_bytes()
         else:
-            data, expected = addresses.read(self.photo_root, self._address(image_id)), image_id
+            where, expected = self._address(image_id), image_id
+            data = addresses.read(self.photo_root, where)
         if not hashlib.sha256(data).hexdigest().startswith(expected):
-            raise OSError("it has changed since it was indexed; build the index again")
+            raise OSError(f"{where} has changed since it was indexed; build the index again")
         return data
 
     def _address(self, image_id: str) -> str:

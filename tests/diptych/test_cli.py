@@ -283,7 +283,7 @@ def test_photos_without_captions_answer_a_picture_with_an_empty_list(tiny_model:
     page = tmp_path / "page.html"
     assert "teal.png" in fails("search", "text", "teal", "--html", page, "--store", store)
     (photos / "teal.png").unlink()
-    assert "is no longer at teal.png" in fails("search", "text", "teal", "--html", page, "--store", store)
+    assert "teal.png is not, or no longer, a file" in fails("search", "text", "teal", "--html", page, "--store", store)
 
 
 @pytest.mark.parametrize("model", ["dual", "cross"])

@@ -234,9 +234,9 @@ async def test_a_photo_that_is_no_longer_there_is_not_found(
     (tmp_path / "outside.png").write_bytes((shelf.root / "2.png").read_bytes())
     (shelf.root / "2.png").unlink()
     (shelf.root / "2.png").symlink_to(tmp_path / "outside.png")
-    assert "no longer at 0.png" in refused(await http.get(f"/images/{first}/content"), 404, "not-found")
+    assert "0.png is not, or no longer, a file" in refused(await http.get(f"/images/{first}/content"), 404, "not-found")
     assert "has changed since it was indexed" in refused(await http.get(f"/images/{second}/content"), 404, "not-found")
-    assert "no longer at 2.png" in refused(await http.get(f"/images/{third}/content"), 404, "not-found")
+    assert "2.png is not, or no longer, a file" in refused(await http.get(f"/images/{third}/content"), 404, "not-found")
     # The others are not touched by that.
     assert (await http.get(f"/images/{photo(shelf.root, '3.png').image_id}/content")).status_code == 200
 
