@@ -95,7 +95,7 @@ def _measure(part: str, out: Path, seconds: float, images: int, extra: dict[str,
         **figures,
     }
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{part}.json"
+    path = out / (f"scale-{extra['items']}.json" if part == "scale" else f"{part}.json")
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     console.print(f"wrote {path} after {found['took_seconds']:.0f} s")
 

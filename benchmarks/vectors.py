@@ -8,6 +8,7 @@ item is an embedding itself. Queries are embeddings as they are, of texts that a
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,17 @@ _CHUNK = 20_000
 _NOISE = 0.3
 
 
-def embedded(folder: Path, data: Path | None) -> None:
-    """Write ``base.npy`` (up to 8,000) and ``queries.npy`` (2,024) into ``folder``, where they are not yet."""
-    if (folder / "queries.npy").exists():
-        return
+def embedded(kept: Path, folder: Path, data: Path | None) -> None:
+    """Write ``base.npy`` (up to 8,000) and ``queries.npy`` (2,024) into ``kept``, where they are not yet, and copy them
+    into ``folder``."""
+    if not (kept / "queries.npy").exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        _embed(kept, data)
+    for name in ("base.npy", "queries.npy"):
+        shutil.copyfile(kept / name, folder / name)
+
+
+def _embed(folder: Path, data: Path | None) -> None:
     engine, asked = open_engine(shipped.model(), engine="onnx"), TUNE + MEASURE
     rng = np.random.default_rng(0)
     if data is None:

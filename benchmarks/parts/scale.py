@@ -36,7 +36,8 @@ def measure(bench: Bench, items: int, recall: float, only: Sequence[str], data: 
     work = bench.work / "scale"
     work.mkdir(parents=True, exist_ok=True)
     bench.say("embedding what the vectors are made of (once)")
-    bench.alone(vectors.embedded, work, data)
+    kept = bench.work.parent / f"diptych-embedded-{'captions' if data is None else data.name}"  # for the next run
+    bench.alone(vectors.embedded, kept, work, data)
     bench.say(f"making {items:,} vectors")
     bench.alone(vectors.write, work, items)
     points: list[Figures] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.report import plots, tables
 from benchmarks.report.files import Figures, Files, load
-from benchmarks.report.goals import added_ms, goals
+from benchmarks.report.goals import SCALE, added_ms, goals
 from training.report.markdown import table
 
 _HEAD = """# Performance
@@ -97,11 +97,19 @@ def write(folder: Path, page: Path) -> None:
         "chaos": _chaos,
     }
     for name, (title, words) in _SECTIONS.items():
-        if name in files:
-            body = makers.get(name, _points)(folder, files[name])
-            said = f"{words}\n\n" if words else ""
-            parts.append(f"## {title}\n\n{said}{body}\n\n{_source(folder, name, files[name])}\n")
+        said = f"{words}\n\n" if words else ""
+        for file in _of(name, files):
+            body = makers.get(name, _points)(folder, files[file])
+            of = f": {files[file]['items']:,} items" if name == "scale" else ""
+            parts.append(f"## {title}{of}\n\n{said}{body}\n\n{_source(folder, file, files[file])}\n")
     page.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _of(section: str, files: Files) -> list[str]:
+    """The files of a section: one, or one for each size."""
+    if section == "scale":
+        return sorted((name for name in files if name.startswith(SCALE)), key=lambda name: int(files[name]["items"]))
+    return [section] if section in files else []
 
 
 def _machines(files: Files) -> str:
@@ -169,10 +177,11 @@ def _live(_folder: Path, found: Figures) -> str:
 
 
 def _scale(folder: Path, found: Figures) -> str:
-    plots.scale(folder / "scale.svg", found["points"], found["target"])
+    plot = f"{SCALE}{found['items']}.svg"
+    plots.scale(folder / plot, found["points"], found["target"])
     about = "Recall at 10 against queries a second in batches; the figures are those of the table below."
     made = f"{found['items']:,} items, made of {found['source']}, tuned to a recall of {found['target']:g}."
-    return f"{made}\n\n![{about}]({folder.name}/scale.svg)\n\n{tables.scale(found['points'])}"
+    return f"{made}\n\n![{about}]({folder.name}/{plot})\n\n{tables.scale(found['points'])}"
 
 
 def _start(_folder: Path, found: Figures) -> str:

@@ -13,6 +13,7 @@ from diptych.cli import (
     index,
     keys,
     measure,
+    plan,
     quantise,
     run,
     search,
@@ -43,5 +44,6 @@ app.add_typer(collection.app, name="collection")
 app.add_typer(search.app, name="search")
 app.add_typer(serve.app, name="serve")
 app.add_typer(keys.app, name="keys")
+app.command("plan")(plan.plan)
 app.command("up")(run.up)
 app.command("smoke")(run.smoke)

@@ -61,7 +61,7 @@ def _made() -> dict[str, Any]:
     served = _point("index service", "ivf_sq8", 300.0, recall_at_10=0.96, memory=memory["gateway"])
     scale = {"points": [*kinds, served], "service": served, "items": 1000, "target": 0.95, "source": "made captions"}
     return {
-        "scale": scale,
+        "scale-1000": scale,
         "gateway": {"points": gateway, "memory": memory, "images": 8000},
         "encoder": {"points": encoder},
         "replicas": {"points": [_point("diptych", "", 50.0 * count, encoders=count) for count in (1, 2)]},
@@ -142,7 +142,7 @@ def test_other_machines_are_told_apart(results: Path) -> None:
 
 def test_plots_can_be_read_on_white_and_on_black(results: Path) -> None:
     text = _page(results)
-    for name in ("gateway", "encoder", "scale", "overload", "soak"):
+    for name in ("gateway", "encoder", "scale-1000", "overload", "soak"):
         drawn = (results / f"{name}.svg").read_text(encoding="utf-8")
         ElementTree.fromstring(drawn)
         assert not re.search(r"#(000000|ffffff)\b", drawn)
