@@ -27,6 +27,24 @@ class Line:
         self._gone.set()
 
 
+class Endless:
+    """Work that only ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.started, self.cancelled = asyncio.Event(), asyncio.Event()
+
+    async def done(self) -> None:
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+
+    async def done_after_body(self, request: Request) -> None:
+        await request.body()
+        await self.done()
+
+
 async def test_the_result_comes_through() -> None:
     async def work() -> int:
         await asyncio.sleep(0)
@@ -44,39 +62,25 @@ async def test_an_error_comes_through() -> None:
 
 
 async def test_work_is_cancelled_when_the_caller_hangs_up() -> None:
-    line, started, cancelled = Line(), asyncio.Event(), asyncio.Event()
+    line, work = Line(), Endless()
 
-    async def work() -> None:
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    waiting = asyncio.create_task(while_connected(line.request, work()))
-    await started.wait()
+    waiting = asyncio.create_task(while_connected(line.request, work.done()))
+    await work.started.wait()
     line.hang_up()
     with pytest.raises(ClientDisconnect):
         await waiting
-    await cancelled.wait()
+    await work.cancelled.wait()
 
 
 async def test_work_is_cancelled_with_its_request() -> None:
-    started, cancelled = asyncio.Event(), asyncio.Event()
+    work = Endless()
 
-    async def work() -> None:
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    waiting = asyncio.create_task(while_connected(Line().request, work()))
-    await started.wait()
+    waiting = asyncio.create_task(while_connected(Line().request, work.done()))
+    await work.started.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await cancelled.wait()
+    await work.cancelled.wait()
 
 
 class Upload(Line):
@@ -112,42 +116,23 @@ async def test_what_a_handler_raises_comes_through_early_and_late() -> None:
 
 
 async def test_a_handler_is_cancelled_when_the_caller_hangs_up_after_the_body_was_read() -> None:
-    line, started, cancelled = Upload(b"a dog"), asyncio.Event(), asyncio.Event()
+    line, work = Upload(b"a dog"), Endless()
 
-    async def handle(request: Request) -> None:
-        await request.body()
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    waiting = asyncio.create_task(handled_while_connected(line.request, handle))
-    await started.wait()
+    waiting = asyncio.create_task(handled_while_connected(line.request, work.done_after_body))
+    await work.started.wait()
     line.hang_up()
     with pytest.raises(ClientDisconnect):
         await waiting
-    await cancelled.wait()
+    await work.cancelled.wait()
 
 
 async def test_a_handler_is_cancelled_with_its_request() -> None:
     for wait in (0.0, 0.2):
-        started, cancelled = asyncio.Event(), asyncio.Event()
-
-        async def handle(
-            request: Request, started: asyncio.Event = started, cancelled: asyncio.Event = cancelled
-        ) -> None:
-            await request.body()
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
-
-        waiting = asyncio.create_task(handled_while_connected(Upload(b"a dog").request, handle))
-        await started.wait()
+        work = Endless()
+        waiting = asyncio.create_task(handled_while_connected(Upload(b"a dog").request, work.done_after_body))
+        await work.started.wait()
         await asyncio.sleep(wait)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await cancelled.wait()
+        await work.cancelled.wait()
