@@ -146,6 +146,7 @@ class Measured:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._files: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def _scales(self) -> list[dict[str, Any]]:
@@ -218,12 +219,13 @@ class Measured:
         return found[figure]
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self._folder / f"{name}.json"
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise PlanError(f"{path} cannot be read ({error}): make bench PARTS={name}") from error
-        return found
+        if name not in self._files:
+            path = self._folder / f"{name}.json"
+            try:
+                self._files[name] = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise PlanError(f"{path} cannot be read ({error}): make bench PARTS={name}") from error
+        return self._files[name]
 
 
 def at(known: Mapping[int, float], size: int, *, straight: bool) -> tuple[float, Basis]:
